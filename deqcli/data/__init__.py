@@ -1,0 +1,1 @@
+"""Fixed sets of samples that satisfy Assumption 2, or are refused."""

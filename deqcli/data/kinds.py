@@ -1,0 +1,236 @@
+"""The kinds of data: each is its options, and loads the data set that they describe.
+
+To add one, write a subclass of `DataKind` and name it in `DataOptions`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from abc import abstractmethod
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
+
+from deqcli.data.dataset import Dataset, make_dataset
+from deqcli.deq.streams import stream
+from deqcli.errors import Refused
+from deqcli.options import Contradiction, Count, Options, Positive, Seed
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+
+DIGITS_PER_CLASS = (178, 182, 177, 183, 181, 182, 181, 179, 174, 180)
+DIGITS_INPUT_DIM = 64
+
+SeedOfData = Annotated[Seed, Field(description="decides the samples and the random labels")]
+LabelScale = Annotated[Positive, Field(description="factor on every label")]
+
+
+class DataKind(Options):
+    """Options of a kind of data."""
+
+    label_scale: LabelScale = 1.0
+
+    @abstractmethod
+    def load(self) -> Dataset:
+        """The data set; the same options always give the same one. Raises: Refused."""
+
+    @abstractmethod
+    def shape(self) -> tuple[int | None, int | None]:
+        """(num_samples, input_dim) as far as they are known before loading."""
+
+
+def random_labels(kind: str, seed: int, count: int) -> np.ndarray:
+    """Labels (count,): `gaussian` N(0, 1), `uniform` on [-1, 1], `signs` -1 or +1 with equal chance."""
+    import numpy as np
+
+    generator = stream(seed, "labels")
+    if kind == "gaussian":
+        return np.asarray(generator.standard_normal(count))
+    if kind == "uniform":
+        return np.asarray(generator.uniform(-1.0, 1.0, count))
+    return np.asarray(generator.choice([-1.0, 1.0], count))
+
+
+class Sphere(DataKind):
+    """Samples uniform on the sphere of radius sqrt(d) (Ling et al. 2023, section 5, synthetic data)."""
+
+    kind: Literal["sphere"]
+    num_samples: Annotated[Count, Field(description="n")]
+    input_dim: Annotated[Count, Field(description="d")]
+    labels: Literal["gaussian", "uniform", "signs"] = "gaussian"
+    seed: SeedOfData = 0
+
+    def shape(self) -> tuple[int, int]:
+        return self.num_samples, self.input_dim
+
+    def load(self) -> Dataset:
+        """Gaussian vectors scaled to norm sqrt(d), which are uniform on the sphere by rotation invariance."""
+        rows = stream(self.seed, "samples").standard_normal((self.num_samples, self.input_dim))
+        y = self.label_scale * random_labels(self.labels, self.seed, self.num_samples)
+        return make_dataset(rows, y, "data.kind sphere")
+
+    def contradictions(self) -> Iterator[Contradiction]:
+        if self.input_dim == 1 and self.num_samples > 1:
+            yield Contradiction(
+                ("num_samples", "input_dim"),
+                f"{self.num_samples} samples of input_dim 1 are parallel to each other; only 1 is possible",
+            )
+
+
+class Digits(DataKind):
+    """The 8 x 8 handwritten digits bundled with scikit-learn (1797 real images, 64 grey values from 0 to 16)."""
+
+    kind: Literal["digits"]
+    num_samples: Annotated[Count, Field(description="n, split over the classes as evenly as they allow")]
+    classes: Annotated[list[Annotated[int, Field(ge=0, le=9)]], Field(min_length=2, description="digits")] = Field(
+        default=[0, 1]
+    )
+    labels: Annotated[
+        Literal["class", "gaussian"], Field(description="class: -1 for the first and +1 for the second of two classes")
+    ] = "class"
+    seed: SeedOfData = 0
+
+    def shape(self) -> tuple[int, int]:
+        return self.num_samples, DIGITS_INPUT_DIM
+
+    def contradictions(self) -> Iterator[Contradiction]:
+        held = sum(DIGITS_PER_CLASS[digit] for digit in set(self.classes))
+        if len(set(self.classes)) < len(self.classes):
+            yield Contradiction(("classes",), f"names a class twice, got {self.classes}")
+        elif self.num_samples > held:
+            yield Contradiction(
+                ("num_samples", "classes"),
+                f"must be at most {held}, what the classes {self.classes} hold, got {self.num_samples}",
+            )
+        if self.labels == "class" and len(self.classes) != 2:
+            yield Contradiction(
+                ("labels", "classes"),
+                f"`class` is for two classes, got {len(self.classes)}; use `gaussian`",
+            )
+
+    def load(self) -> Dataset:
+        """Draw without replacement, the classes taking turns as long as they last; the order is part of the draw."""
+        import numpy as np
+        from sklearn.datasets import load_digits
+
+        images, digits = load_digits(return_X_y=True)
+        generator = stream(self.seed, "samples")
+        shuffled = [generator.permutation(np.flatnonzero(digits == digit)) for digit in self.classes]
+        turns = np.full((max(map(len, shuffled)), len(shuffled)), -1)
+        for column, indices in enumerate(shuffled):
+            turns[: len(indices), column] = indices
+        chosen = turns[turns >= 0][: self.num_samples]
+        y = self._labels(digits[chosen])
+        return make_dataset(images[chosen].astype(np.float64), y, "data.kind digits")
+
+    def _labels(self, digits: np.ndarray) -> np.ndarray:
+        import numpy as np
+
+        if self.labels == "class":
+            return self.label_scale * np.where(digits == self.classes[1], 1.0, -1.0)
+        return self.label_scale * random_labels(self.labels, self.seed, len(digits))
+
+
+class File(DataKind):
+    """Samples of your own: NPZ with X (num_samples, input_dim) and y (num_samples,), or CSV with a label column."""
+
+    kind: Literal["file"]
+    path: Annotated[str, Field(min_length=1, description="NPZ or CSV file, beside the recipe or in the working folder")]
+    label_column: Annotated[str, Field(description="column of a CSV file that holds y")] = "y"
+    num_samples: Annotated[Count | None, Field(description="n, the first rows of the file; null: all rows")] = None
+    sha256: Annotated[
+        str | None, Field(validate_default=True, description="of the file: filled in when null, checked when given")
+    ] = None
+
+    @field_validator("path")
+    @classmethod
+    def _find(cls, path: str, info: ValidationInfo) -> str:
+        folders = [Path((info.context or {}).get("folder", ".")), Path()]
+        found = next((folder / path for folder in folders if (folder / path).is_file()), None)
+        if Path(path).suffix not in (".npz", ".csv"):
+            raise PydanticCustomError("file", "must be an .npz or a .csv file, got {path}", {"path": repr(path)})
+        if found is None:
+            looked = "; looked beside the recipe and in the working folder" if not Path(path).is_absolute() else ""
+            raise PydanticCustomError("file", "there is no file {path}{looked}", {"path": repr(path), "looked": looked})
+        return str(found.resolve())
+
+    @field_validator("sha256")
+    @classmethod
+    def _hash(cls, sha256: str | None, info: ValidationInfo) -> str | None:
+        if "path" not in info.data:
+            return sha256
+        found = file_sha256(Path(info.data["path"]))
+        if sha256 not in (None, found):
+            raise PydanticCustomError("file", "must be that of the file, {found}", {"found": found})
+        return found
+
+    def identity(self) -> dict[str, object]:
+        """The content counts, wherever the file lies."""
+        return self.model_dump(mode="json", exclude={"path"})
+
+    def shape(self) -> tuple[int | None, int | None]:
+        return self.num_samples, None
+
+    def load(self) -> Dataset:
+        """The first `num_samples` rows. Raises: Refused, with what the file should hold."""
+        rows, labels = self._read_npz() if self.path.endswith(".npz") else self._read_csv()
+        wanted = len(rows) if self.num_samples is None else self.num_samples
+        if len(rows) < wanted:
+            raise Refused(f"{self.path}: data.num_samples asks for {wanted} samples, the file has {len(rows)}")
+        return make_dataset(rows[:wanted], self.label_scale * labels[:wanted], self.path)
+
+    def _read_npz(self) -> tuple[np.ndarray, np.ndarray]:
+        import zipfile
+
+        import numpy as np
+
+        try:
+            with np.load(self.path, allow_pickle=False) as archive:
+                X, y = archive["X"], archive["y"]
+        except (KeyError, ValueError, EOFError, zipfile.BadZipFile, zipfile.LargeZipFile) as error:
+            raise Refused(f"{self.path}: not an NPZ file with plain arrays X and y ({error})") from None
+        if not (X.ndim == 2 and X.size and y.shape == X.shape[:1]):
+            raise Refused(
+                f"{self.path}: X must be (num_samples, input_dim) and y (num_samples,), got {X.shape} and {y.shape}"
+            )
+        if not all(array.dtype.kind in "fiu" for array in (X, y)):
+            raise Refused(f"{self.path}: X and y must hold real numbers, got {X.dtype} and {y.dtype}")
+        return X.astype(np.float64), y.astype(np.float64)
+
+    def _read_csv(self) -> tuple[np.ndarray, np.ndarray]:
+        import numpy as np
+        import pandas as pd
+
+        try:
+            table = pd.read_csv(self.path, dtype=str, keep_default_na=False, encoding="utf-8")
+        except (ValueError, pd.errors.ParserError) as error:
+            raise Refused(f"{self.path}: not a CSV file ({error})") from None
+        if self.label_column not in table.columns:
+            raise Refused(f"{self.path}: has no column {self.label_column!r} for data.label_column")
+        numbers = table.apply(pd.to_numeric, errors="coerce")
+        self._refuse_text(table, numbers)
+        X = numbers.drop(columns=self.label_column).to_numpy(np.float64)
+        if not X.size:
+            raise Refused(f"{self.path}: needs at least one row and one column beside {self.label_column!r}")
+        return X, numbers[self.label_column].to_numpy(np.float64)
+
+    def _refuse_text(self, table: pd.DataFrame, numbers: pd.DataFrame) -> None:
+        for column in table.columns:
+            bad = numbers[column].isna() & (table[column].str.strip().str.lower() != "nan")
+            if bad.any():
+                row = int(bad.to_numpy().argmax())
+                raise Refused(f"{self.path}: row {row}, column {column!r} is not a number: {table[column][row]!r}")
+
+
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal."""
+    with path.open("rb") as stream_of_bytes:
+        return hashlib.file_digest(stream_of_bytes, "sha256").hexdigest()
+
+
+DataOptions = Annotated[Sphere | Digits | File, Field(discriminator="kind")]

@@ -1,0 +1,86 @@
+"""Every refusal that a user can meet, each with its exit code and a sentence that says what to do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class DeqcliError(Exception):
+    """A refusal in words; `exit_code` is what the shell sees, 1 being reserved for bugs."""
+
+    exit_code = 1
+
+
+class Refused(DeqcliError):
+    """The command line, the recipe or the data cannot be used."""
+
+    exit_code = 2
+
+
+class NumericalFailure(DeqcliError):
+    """Not converged, diverged, NaN, or a certificate that failed under --strict."""
+
+    exit_code = 3
+
+
+class CorruptArtefact(DeqcliError):
+    """A stored file is damaged, or the folder belongs to something else."""
+
+    exit_code = 4
+
+
+class SystemRefused(DeqcliError):
+    """The operating system said no: disk full, permission, memory."""
+
+    exit_code = 5
+
+
+class FolderInUse(DeqcliError):
+    """Another process works in the output folder."""
+
+    exit_code = 6
+
+
+class CellsFailed(DeqcliError):
+    """Some runs of a sweep failed; the others are complete."""
+
+    exit_code = 7
+
+
+class Interrupted(DeqcliError):
+    """A signal asked the process to stop; what was done is kept and can be resumed."""
+
+    def __init__(self, signum: int, message: str = "interrupted") -> None:
+        super().__init__(message)
+        self.signum = signum
+        self.exit_code = 128 + signum
+
+
+@dataclass(frozen=True, order=True)
+class Mistake:
+    """One thing that is wrong with a recipe, and where: `file:line:column: message`."""
+
+    source: str
+    line: int
+    column: int
+    message: str
+    key: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.source}:{self.line}:{self.column}: {self.message}"
+
+
+class RecipeRefused(Refused):
+    """All mistakes of a recipe at once, in the order of the text."""
+
+    def __init__(self, mistakes: list[Mistake]) -> None:
+        self.mistakes = mistakes
+        count = f"{len(mistakes)} error{'s' if len(mistakes) > 1 else ''}; nothing was run."
+        super().__init__("\n".join([*map(str, mistakes), count]))
+
+
+def refused_by_system(error: OSError, doing: str) -> SystemRefused:
+    """The sentence for an OSError met while `doing` something."""
+    reason = error.strerror or str(error)
+    where = f" {error.filename}" if error.filename else ""
+    return SystemRefused(f"cannot {doing}{where}: {reason}")

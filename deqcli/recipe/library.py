@@ -1,0 +1,42 @@
+"""The recipes that come along, found by name from a checkout as well as from a wheel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import deqcli
+from deqcli.errors import Refused
+
+PACKAGE = Path(deqcli.__file__).parent
+
+
+def shipped_folder() -> Path:
+    """deqcli/shipped_recipes of an installed wheel, recipes/ of a checkout."""
+    inside = PACKAGE / "shipped_recipes"
+    return inside if inside.is_dir() else PACKAGE.parent / "recipes"
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Name -> file of every recipe that comes along, by name."""
+    return {path.stem: path for path in sorted(shipped_folder().glob("*.yaml"))}
+
+
+def find_recipe(recipe: str) -> Path:
+    """The file of a recipe given as a path or as the name of one that comes along.
+
+    Raises: Refused, with the names there are.
+    """
+    path, shipped = Path(recipe), shipped_recipes()
+    if recipe in shipped and not path.is_file():
+        return shipped[recipe]
+    if "\0" in recipe or not path.is_file():
+        names = ", ".join(shipped)
+        raise Refused(f"there is no recipe {recipe!r}: neither a file nor one of {names}")
+    return path
+
+
+def header(path: Path) -> list[str]:
+    """The comment lines at the top of a recipe: what it is, the command, the cost, what to expect."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    comment = [line.removeprefix("#").strip() for line in lines if line.startswith("#")]
+    return comment[: len(lines)]

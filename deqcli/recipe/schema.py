@@ -1,0 +1,170 @@
+"""The recipe: its sections, their defaults, and what cannot be true together."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
+
+from deqcli.data.kinds import DataOptions
+from deqcli.deq.activations import ACTIVATIONS
+from deqcli.deq.initialisation import INITIALISATIONS
+from deqcli.deq.solvers import ROUNDING, Picard, SolverOptions
+from deqcli.options import Contradiction, Count, Options, Positive, Seed
+
+SECTIONS = ("data", "model", "solver", "train", "log", "sweep")
+
+
+def _name_in(registry: Mapping[str, object]) -> object:
+    """A name of the registry: what is added there is known to the checker, the schema and the messages."""
+
+    def check(name: str) -> str:
+        if name not in registry:
+            raise PydanticCustomError("enum", "not in the registry")
+        return name
+
+    return Annotated[str, AfterValidator(check), Field(json_schema_extra={"enum": list(registry)})]
+
+
+class Model(Options):
+    """What is drawn. Source: Ling et al. 2023, Assumption 1."""
+
+    width: Annotated[Count, Field(description="m, the number of hidden units")]
+    activation: Annotated[_name_in(ACTIVATIONS), Field(description="phi")] = "relu"  # type: ignore[valid-type]
+    init: Annotated[_name_in(INITIALISATIONS), Field(description="how W, U, a are drawn")] = "gaussian"  # type: ignore[valid-type]
+    sigma_w_sq: Annotated[Positive, Field(description="W_ij ~ N(0, 2 sigma_w_sq / m); below 1/8 in the theory")] = 0.08
+    readout_scale: Annotated[Positive, Field(description="factor on a, whose entries are N(0, 1/m) before it")] = 1.0
+
+
+class Train(Options):
+    """Full-batch gradient descent on W, U and a."""
+
+    steps: Annotated[int, Field(ge=0, le=2**53, description="gradient steps; 0 leaves the initial state")] = 1000
+    learning_rate: Annotated[
+        Literal["auto", "theorem"] | Positive,
+        Field(description="auto: 1/lambda_max(H(0)); theorem: just below the bound of eq. 10"),
+    ] = "auto"
+    dtype: Annotated[Literal["float32", "float64"], Field(description="precision of training")] = "float32"
+    seed: Annotated[Seed, Field(description="decides W, U and a")] = 0
+
+
+class Log(Options):
+    """How often something is written, in gradient steps."""
+
+    loss_every: Annotated[Count, Field(description="steps between rows of loss.csv")] = 1
+    spectral_every: Annotated[Count, Field(description="steps between rows of spectral.csv and timing.csv")] = 20
+    checkpoint_every: Annotated[Count, Field(description="steps between checkpoints")] = 200
+
+
+class Sweep(Options):
+    """The product of widths and seeds that `sweep-width` and `check-init` run over."""
+
+    widths: Annotated[list[Count] | None, Field(min_length=1, description="null: model.width alone")] = None
+    seeds: Annotated[list[Seed] | None, Field(min_length=1, description="null: train.seed alone")] = None
+
+    def contradictions(self) -> Iterator[Contradiction]:
+        for key, values in (("widths", self.widths), ("seeds", self.seeds)):
+            twice = sorted({value for value in values or [] if (values or []).count(value) > 1})
+            if twice:
+                yield Contradiction((key,), f"names {', '.join(map(str, twice))} twice")
+
+
+class RunSpec(Options):
+    """One run: everything that decides its numbers, and nothing else."""
+
+    name: Annotated[
+        str,
+        Field(
+            pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
+            description="names the folder: letters, digits, `.`, `_`, `-`, at most 64, a letter or digit first",
+        ),
+    ]
+    data: DataOptions
+    model: Model
+    solver: SolverOptions = Picard()
+    train: Train = Train()
+    log: Log = Log()
+
+    @property
+    def hash8(self) -> str:
+        """The first 8 hexadecimal digits of the SHA-256 of the options' canonical JSON."""
+        return _hash8(self)
+
+    @property
+    def run_id(self) -> str:
+        """w<width>-s<seed>-<hash8>, the name of the run's folder."""
+        return f"w{self.model.width:05d}-s{self.train.seed:03d}-{self.hash8}"
+
+
+class Recipe(RunSpec):
+    """A run with the widths and seeds to sweep over."""
+
+    sweep: Sweep = Sweep()
+
+    @property
+    def widths(self) -> list[int]:
+        """The widths of the sweep, ascending."""
+        return sorted(self.sweep.widths or [self.model.width])
+
+    @property
+    def seeds(self) -> list[int]:
+        """The network seeds of the sweep, ascending."""
+        return sorted(self.sweep.seeds or [self.train.seed])
+
+    def run(self, width: int | None = None, seed: int | None = None) -> RunSpec:
+        """The run of one cell: the recipe without its sweep."""
+        model = self.model if width is None else self.model.model_copy(update={"width": width})
+        train = self.train if seed is None else self.train.model_copy(update={"seed": seed})
+        return RunSpec(name=self.name, data=self.data, model=model, solver=self.solver, train=train, log=self.log)
+
+    def cells(self) -> list[RunSpec]:
+        """One run for each width and seed, in the order of their rows."""
+        return [self.run(width, seed) for width in self.widths for seed in self.seeds]
+
+    @property
+    def sweep_id(self) -> str:
+        """The hash that names the sweep's folder: of its cells, however the recipe spelled them."""
+        return hashlib.sha256("\n".join(cell.run_id for cell in self.cells()).encode()).hexdigest()[:8]
+
+
+def _hash8(spec: RunSpec) -> str:
+    sections = {name: getattr(spec, name) for name in RunSpec.model_fields}
+    plain = {name: value.identity() if isinstance(value, Options) else value for name, value in sections.items()}
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def contradictions(recipe: Recipe) -> Iterator[Contradiction]:
+    """Yield what cannot be true together, within a section and between sections; keys are dotted."""
+    for section in SECTIONS:
+        for found in getattr(recipe, section).contradictions():
+            yield Contradiction(tuple(f"{section}.{key}" for key in found.keys), found.message)
+    yield from _unreachable_tolerance(recipe)
+    if recipe.train.learning_rate == "theorem":
+        yield from _theorem_without_hypotheses(recipe)
+
+
+def _unreachable_tolerance(recipe: Recipe) -> Iterator[Contradiction]:
+    dtype, tolerance = recipe.train.dtype, recipe.solver.tolerance
+    if tolerance != "auto" and tolerance < ROUNDING[dtype]:
+        yield Contradiction(
+            ("solver.tolerance", "train.dtype"),
+            f"must be at least {ROUNDING[dtype]:.2g}, what {dtype} can resolve, got {tolerance:g}",
+        )
+
+
+def _theorem_without_hypotheses(recipe: Recipe) -> Iterator[Contradiction]:
+    if recipe.model.sigma_w_sq >= 0.125:
+        yield Contradiction(
+            ("train.learning_rate", "model.sigma_w_sq"),
+            f"`theorem` needs sigma_w_sq < 0.125 (Assumption 1), got {recipe.model.sigma_w_sq:g}",
+        )
+    n, least = recipe.data.shape()[0], min(recipe.model.width, *recipe.widths)
+    if n is not None and n > least:
+        yield Contradiction(
+            ("train.learning_rate", "data.num_samples", "model.width", "sweep.widths"),
+            f"`theorem` needs lambda_0 > 0, so num_samples <= width, got {n} > {least}; use `auto` or a number",
+        )

@@ -1,0 +1,167 @@
+"""Sentences about recipes, made from their JSON schema: what a key may hold, its default, its nearest neighbours."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from deqcli.recipe.reading import Path, dotted
+from deqcli.recipe.schema import Recipe
+
+Schema = Mapping[str, Any]
+LONGEST_VALUE = 60
+LEAST_LIKENESS = 0.65
+UNLIMITED = 2**53
+
+
+@cache
+def recipe_schema() -> dict[str, Any]:
+    """The JSON schema of a recipe (draft 2020-12), for editors and for the sentences here."""
+    schema = Recipe.model_json_schema()
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    return schema
+
+
+def resolve(schema: Schema, value: object = None) -> Schema:
+    """Follow references, and the discriminator of a union as far as `value` names its kind."""
+    while True:
+        if "$ref" in schema:
+            schema = {**recipe_schema()["$defs"][schema["$ref"].rsplit("/", 1)[-1]], **_without(schema, "$ref")}
+        elif "discriminator" in schema:
+            kind = value.get("kind") if isinstance(value, dict) else None
+            mapping = schema["discriminator"]["mapping"]
+            if not (isinstance(kind, str) and kind in mapping):
+                return {"type": "object", "properties": {"kind": {"enum": list(mapping)}}, "required": ["kind"]}
+            schema = {"$ref": mapping[kind], **_without(schema, "discriminator", "oneOf")}
+        else:
+            return schema
+
+
+def _without(schema: Schema, *keys: str) -> dict[str, Any]:
+    return {key: value for key, value in schema.items() if key not in keys}
+
+
+def schema_at(path: Path, raw: object) -> Schema | None:
+    """The schema of a key, None where it is not known; `raw` is the recipe as written (its kinds decide)."""
+    schema, value = resolve(recipe_schema()), raw
+    for part in path:
+        value = value[part] if has_part(value, part) else None  # type: ignore[index]
+        if isinstance(part, int):
+            item = next((each["items"] for each in _members(schema) if "items" in each), None)
+        else:
+            item = schema.get("properties", {}).get(part)
+        if item is None:
+            return None
+        schema = resolve(item, value)
+    return schema
+
+
+def has_part(value: object, part: str | int) -> bool:
+    """Whether plain data has this key or index."""
+    return (isinstance(value, dict) and part in value) or (
+        isinstance(value, list) and isinstance(part, int) and part < len(value)
+    )
+
+
+def _members(schema: Schema) -> list[Schema]:
+    return [resolve(member) for member in schema.get("anyOf", [schema])]
+
+
+def phrase(schema: Schema) -> str:
+    """What a key may hold, in words: "`auto`, `theorem` or a positive number"."""
+    words = [word for member in _members(schema) for word in _words(member)]
+    return " or ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
+
+
+def _words(schema: Schema) -> list[str]:
+    names = schema.get("enum", [schema["const"]] if "const" in schema else None)
+    if names is not None:
+        return [f"`{name}`" for name in names]
+    kind = schema.get("type")
+    if kind == "array":
+        return [f"a list of at least {schema.get('minItems', 0)}, each {phrase(schema['items'])}"]
+    if kind == "object":
+        return [f"a section with the keys {known_keys(schema)}"]
+    if kind in ("integer", "number"):
+        return [_number("a whole number" if kind == "integer" else "a number", schema)]
+    if kind == "null":
+        return ["`null`"]
+    return [f"text ({schema['description']})" if "pattern" in schema else "text"]
+
+
+def _number(noun: str, schema: Schema) -> str:
+    low, high = schema.get("minimum"), schema.get("maximum", schema.get("exclusiveMaximum"))
+    above = schema.get("exclusiveMinimum")
+    if above is not None:
+        return "a positive number" if high is None else f"{noun} above {above} and below {high}"
+    if high is None or high >= UNLIMITED:
+        return f"{noun}, at least {low}"
+    return f"{noun} from {low} to {high if 'maximum' in schema else high - 1}"
+
+
+def known_keys(schema: Schema) -> str:
+    """The keys of a section with their defaults, for a message."""
+    required = schema.get("required", [])
+    return ", ".join(
+        f"{key} ({'required' if key in required else show_default(part)})"
+        for key, part in schema.get("properties", {}).items()
+    )
+
+
+def show_default(schema: Schema) -> str:
+    """The default of a key as a recipe would spell it; a section's keys have their own."""
+    default = schema.get("default")
+    return "optional" if isinstance(default, dict) or "default" not in schema else show(default)
+
+
+def show(value: object) -> str:
+    """A value in a message: as JSON, one line, cut where it is long."""
+    try:
+        text = json.dumps(value, ensure_ascii=False)
+    except ValueError:
+        text = "a number of many digits"
+    text = "".join(each if each.isprintable() else "?" for each in text)
+    if isinstance(value, str):
+        text = f"'{text[1:-1]}'"
+    return text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 3] + "..."
+
+
+def unknown_key(path: Path, raw: object) -> str:
+    """`solver.tolerence is not known; did you mean `tolerance`?` and what is known there."""
+    section = schema_at(path[:-1], raw) or {}
+    siblings = list(section.get("properties", {}))
+    if not siblings:
+        return f"{dotted(path)} is not known: {dotted(path[:-1])} has no keys"
+    near = difflib.get_close_matches(str(path[-1]), siblings, n=1, cutoff=LEAST_LIKENESS)
+    elsewhere = [key for key in _all_keys(raw) if key.rsplit(".", 1)[-1] == path[-1]]
+    guess = near or elsewhere[:1]
+    question = f"did you mean `{guess[0]}`? " if guess else ""
+    return f"{_cut(dotted(path))} is not known; {question}known here: {known_keys(section)}"
+
+
+def _cut(text: str) -> str:
+    text = "".join(each if each.isprintable() else "?" for each in text)
+    return text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 3] + "..."
+
+
+def _all_keys(raw: object) -> list[str]:
+    sections = resolve(recipe_schema())["properties"]
+    return [f"{name}.{key}" for name in sections for key in (schema_at((name,), raw) or {}).get("properties", {})]
+
+
+def wrong_value(path: Path, raw: object, value: object) -> str:
+    """`train.learning_rate must be `auto`, `theorem` or a positive number (default 'auto'), got 'fast'`."""
+    schema = schema_at(path, raw) or {}
+    names = [str(name) for member in _members(schema) for name in member.get("enum", [member.get("const")]) if name]
+    near = difflib.get_close_matches(value, names, n=1) if isinstance(value, str) else []
+    question = f"; did you mean `{near[0]}`?" if near else ""
+    default = f" (default {show_default(schema)})" if "default" in schema else ""
+    return f"{dotted(path) or 'the recipe'} must be {phrase(schema)}{default}, got {show(value)}{question}"
+
+
+def missing_key(path: Path, raw: object) -> str:
+    """`model.width is missing; it must be a whole number from 1 to ...`."""
+    return f"{dotted(path)} is missing; it must be {phrase(schema_at(path, raw) or {})}"

@@ -1,0 +1,1 @@
+"""One run: a RunSpec and a folder in, CSV files, a checkpoint and a manifest out."""

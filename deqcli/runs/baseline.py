@@ -1,0 +1,102 @@
+"""What the draw told, kept for the whole run: learning rate, lambda_0, norm bound, kernel."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from deqcli.deq.activations import ACTIVATIONS
+from deqcli.deq.initialisation import INITIALISATIONS, Draw
+from deqcli.deq.network import Component, Params
+from deqcli.errors import NumericalFailure
+from deqcli.recipe.schema import RunSpec
+from deqcli.runs.checkpoint import Checkpoint
+from deqcli.theory.certificates import best_delta, theorem_rate
+from deqcli.theory.initial import Initial
+from deqcli.theory.prediction import KernelPrediction
+
+
+def draw(spec: RunSpec, input_dim: int, device: torch.device) -> Params:
+    """W(0), U(0), a(0) of a run: the same numbers whenever and wherever they are drawn."""
+    model, train = spec.model, spec.train
+    return INITIALISATIONS[model.init](
+        Draw(
+            width=model.width,
+            input_dim=input_dim,
+            sigma_w_sq=model.sigma_w_sq,
+            readout_scale=model.readout_scale,
+            seed=train.seed,
+            dtype=getattr(torch, train.dtype),
+            device=device,
+        )
+    )
+
+
+def component(spec: RunSpec) -> Component:
+    """The activation and the solver of a run."""
+    return Component(ACTIVATIONS[spec.model.activation], spec.solver)
+
+
+def learning_rate(spec: RunSpec, initial: Initial) -> float:
+    """Eta in numbers: as given, `auto` = 1/lambda_max(H(0)), or `theorem` = the largest float below the bound of (10).
+
+    Raises: NumericalFailure where (10) says nothing about the draw.
+    """
+    wanted = spec.train.learning_rate
+    if wanted == "auto":
+        return initial.kernel.auto_rate
+    if wanted != "theorem":
+        return wanted
+    bound = theorem_rate(initial, best_delta(initial))
+    if bound is None:
+        raise NumericalFailure(
+            "train.learning_rate: theorem needs ||W(0)||_2 < 1 and lambda_0 > 0; this draw has ||W(0)||_2 <= "
+            f"{initial.spectral_norm_upper:.6g} and lambda_0 = {initial.lambda_0:.3g}; use `auto` or a number"
+        )
+    return math.nextafter(bound, 0.0)
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The scalars of the start that later rows refer to, and the kernel that predicts the loss."""
+
+    learning_rate: float
+    initial_loss: float
+    lambda_0: float
+    spectral_norm_upper: float
+    kernel: KernelPrediction
+
+    @classmethod
+    def of(cls, spec: RunSpec, initial: Initial) -> Self:
+        """From a measured draw."""
+        rate = learning_rate(spec, initial)
+        return cls(rate, initial.loss, initial.lambda_0, initial.spectral_norm_upper, initial.kernel)
+
+    def scalars(self) -> dict[str, float]:
+        """What goes into a checkpoint's state; JSON keeps every bit of a float."""
+        return {
+            "learning_rate": self.learning_rate,
+            "initial_loss": self.initial_loss,
+            "lambda_0": self.lambda_0,
+            "spectral_norm_upper": self.spectral_norm_upper,
+        }
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What goes among a checkpoint's tensors."""
+        return {
+            "kernel_eigenvalues": torch.from_numpy(self.kernel.eigenvalues),
+            "kernel_projections": torch.from_numpy(self.kernel.projections),
+        }
+
+    @classmethod
+    def restored(cls, checkpoint: Checkpoint) -> Self:
+        """From a checkpoint."""
+        scalars: dict[str, Any] = checkpoint.state["baseline"]
+        kernel = KernelPrediction(
+            *(checkpoint.tensors[f"kernel_{name}"].numpy() for name in ("eigenvalues", "projections"))
+        )
+        return cls(**scalars, kernel=kernel)

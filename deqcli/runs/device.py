@@ -1,0 +1,77 @@
+"""The device and the threads that a run gets."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from threadpoolctl import threadpool_limits
+
+from deqcli.errors import Refused
+from deqcli.recipe.memory import machine_memory
+
+ONE_THREAD_BELOW = 400
+"""Width below which a second thread costs more than it brings."""
+
+
+@dataclass(frozen=True)
+class Execution:
+    """Where a run is computed; none of it is part of the recipe. `threads` None: by the width and the cores."""
+
+    device: str = "auto"
+    threads: int | None = None
+
+
+def pick_device(name: str) -> torch.device:
+    """The torch device of a name; `auto` is the first CUDA device, or else the CPU.
+
+    Raises: Refused, with the devices that there are.
+    """
+    there = available_devices()
+    if name == "auto":
+        return torch.device("cuda:0" if "cuda:0" in there else "cpu")
+    wanted = f"{name}:0" if name == "cuda" else name
+    if wanted not in there:
+        raise Refused(f"--device {name}: this machine has {', '.join(there)}")
+    return torch.device(wanted)
+
+
+def available_devices() -> list[str]:
+    """The devices that torch can use here."""
+    cuda = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    return ["cpu", *cuda, *(["mps"] if torch.backends.mps.is_available() else [])]
+
+
+def device_memory(device: torch.device) -> int:
+    """Bytes of memory of a device; Apple's GPUs share the machine's."""
+    return torch.cuda.get_device_properties(device).total_memory if device.type == "cuda" else machine_memory()
+
+
+def device_name(device: torch.device) -> str:
+    """What the device calls itself."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def threads_for(execution: Execution, width: int) -> int:
+    """Threads of a run."""
+    return execution.threads or (cores() if width >= ONE_THREAD_BELOW else 1)
+
+
+@contextmanager
+def threads_limited(threads: int) -> Iterator[None]:
+    """Pin the threads of torch and of the BLAS behind numpy and scipy: the bits of a result depend on them."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with threadpool_limits(threads):
+            yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,111 @@
+"""A folder that belongs to one run or sweep: whose it is, who works in it, what its manifest says."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from deqcli.data.kinds import file_sha256
+from deqcli.errors import CorruptArtefact, FolderInUse
+from deqcli.runs.files import LOCK, MANIFEST, OWNER, TEMPORARY, replace_text
+
+LOCK_PATIENCE = 2.0
+"""Seconds: an orphaned worker that is writing its last checkpoint gets the time to let go."""
+
+Manifest = dict[str, Any]
+
+
+def read_manifest(folder: Path, kind: str, identity: str) -> Manifest | None:
+    """The manifest of a folder; None where there is no such folder yet, or an empty one.
+
+    Raises: CorruptArtefact where the folder holds something else, or the manifest cannot be read.
+    """
+    path = folder / MANIFEST
+    if not path.exists():
+        _refuse_foreign(folder)
+        return None
+    try:
+        manifest = json.loads(path.read_bytes())
+        ours = manifest["kind"] == kind and manifest["id"] == identity
+    except (ValueError, KeyError, TypeError) as error:
+        raise CorruptArtefact(f"{path} is damaged ({error}); move {folder} away to compute it anew") from None
+    if not ours:
+        raise CorruptArtefact(f"{folder} belongs to something else ({manifest['kind']} {manifest['id']})")
+    return dict(manifest)
+
+
+def _refuse_foreign(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise CorruptArtefact(f"{folder} is a file, not a folder of deqcli's; move it away")
+    strangers = [each for each in sorted(os.listdir(folder)) if not _is_trace(each)] if folder.exists() else []
+    if strangers:
+        raise CorruptArtefact(
+            f"{folder} exists and is not deqcli's (it has {strangers[0]!r} and no {MANIFEST}); it is left as it is"
+        )
+
+
+def _is_trace(name: str) -> bool:
+    """What a process of ours that was killed before its first manifest may leave."""
+    return name in (LOCK, OWNER) or (name.startswith(".") and name.endswith(TEMPORARY))
+
+
+def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Write the manifest in one move."""
+    replace_text(folder / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+
+
+def hashes(folder: Path, names: Sequence[str]) -> dict[str, str]:
+    """SHA-256 of each file by name."""
+    return {name: file_sha256(folder / name) for name in names}
+
+
+def verify(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Check every file that the manifest lists. Raises: CorruptArtefact, naming the first that differs."""
+    for name, digest in manifest["files"].items():
+        path = folder / name
+        if not path.is_file():
+            raise CorruptArtefact(f"{path} is missing; --force computes it anew")
+        if file_sha256(path) != digest:
+            raise CorruptArtefact(f"{path} is not what was written (its SHA-256 differs); --force computes it anew")
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Own the folder for the block; the lock goes with the process, however it ends.
+
+    Raises: FolderInUse, naming the process that has it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / LOCK, timeout=LOCK_PATIENCE)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise FolderInUse(f"{folder} is in use by {_owner(folder)}") from None
+    try:
+        (folder / OWNER).write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+        yield
+    finally:
+        (folder / OWNER).unlink(missing_ok=True)
+        lock.release()
+
+
+def _owner(folder: Path) -> str:
+    try:
+        return (folder / OWNER).read_text(encoding="utf-8")
+    except OSError:
+        return "another process"
+
+
+def clear(folder: Path, names: Sequence[str]) -> None:
+    """Remove files of ours, and what an interrupted write left beside them."""
+    for name in names:
+        (folder / name).unlink(missing_ok=True)
+    for left in folder.glob(f".*{TEMPORARY}"):
+        left.unlink(missing_ok=True)

@@ -1,0 +1,102 @@
+"""Tidy CSV, one writer a file: appended row by row, known at every checkpoint by its length and its hash."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import IO, Self
+
+from deqcli.errors import CorruptArtefact
+
+RUN_KEYS = ("run_id", "recipe", "dataset", "activation", "width", "seed")
+LOSS_COLUMNS = (
+    *RUN_KEYS, "step", "loss", "residual", "iterations", "adjoint_residual", "adjoint_iterations", "status",
+)  # fmt: skip
+TIMING_COLUMNS = ("run_id", "step", "seconds", "forward_seconds", "adjoint_seconds")
+CERTIFICATE_COLUMNS = (
+    *RUN_KEYS, "certificate", "source", "lhs", "rhs", "slack", "holds", "repaired_by_width",
+)  # fmt: skip
+RUNS_COLUMNS = (
+    *RUN_KEYS, "status", "attempts", "steps", "final_loss", "max_spectral_norm", "min_lambda_ratio", "error",
+)  # fmt: skip
+
+Row = Mapping[str, object]
+
+
+def cell(value: object) -> str:
+    """A value as CSV: shortest round-trip floats, true/false, empty where there is no finite value."""
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return repr(float(value)) if isinstance(value, float) else str(value)
+
+
+def csv_text(columns: Sequence[str], rows: Sequence[Row], header: bool = True) -> str:
+    """Rows as CSV text; a column that a row lacks stays empty."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    if header:
+        writer.writerow(columns)
+    writer.writerows([cell(row.get(column)) for column in columns] for row in rows)
+    return buffer.getvalue()
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file as text."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+class Table:
+    """A CSV file being written. `mark` is where it stands; reopening at a mark cuts off what came after."""
+
+    def __init__(self, path: Path, columns: Sequence[str], keys: Row, mark: tuple[int, str] | None = None) -> None:
+        self._path, self._columns, self._keys = path, columns, dict(keys)
+        self._digest = hashlib.sha256()
+        self._file: IO[bytes]
+        self._file = path.open("wb" if mark is None else "r+b")
+        if mark is None:
+            self._append(csv_text(columns, []))
+        else:
+            self._resume(mark)
+
+    def _resume(self, mark: tuple[int, str]) -> None:
+        length, digest = mark
+        self._digest.update(self._file.read(length))
+        if self._digest.hexdigest() != digest:
+            self._file.close()
+            raise CorruptArtefact(
+                f"{self._path} was altered or cut since the last checkpoint; --force computes it anew"
+            )
+        self._file.truncate()
+
+    def row(self, **values: object) -> None:
+        """Append a row; it is durable after `mark`."""
+        self._append(csv_text(self._columns, [self._keys | values], header=False))
+
+    def _append(self, text: str) -> None:
+        data = text.encode()
+        self._file.write(data)
+        self._digest.update(data)
+
+    def flush(self) -> None:
+        """Let other processes see the rows so far."""
+        self._file.flush()
+
+    def mark(self) -> tuple[int, str]:
+        """Make the rows durable; (length in bytes, SHA-256) up to here."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        return self._file.tell(), self._digest.hexdigest()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()

@@ -1,0 +1,255 @@
+"""From a RunSpec to its folder: fresh, resumed, or found complete. Every executor calls `run`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from deqcli.data.dataset import Dataset
+from deqcli.deq.network import Network, Params
+from deqcli.errors import DeqcliError, Interrupted, Refused
+from deqcli.recipe.memory import spec_bytes
+from deqcli.recipe.schema import RunSpec
+from deqcli.runs import files
+from deqcli.runs.baseline import Baseline, component, draw
+from deqcli.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from deqcli.runs.device import Execution, device_memory, device_name, pick_device, threads_for, threads_limited
+from deqcli.runs.folder import Manifest, clear, hashes, locked, read_manifest, verify, write_manifest
+from deqcli.runs.metrics import SPECTRAL_COLUMNS, Metrics
+from deqcli.runs.records import CERTIFICATE_COLUMNS, LOSS_COLUMNS, TIMING_COLUMNS, Table, csv_text
+from deqcli.runs.results import results
+from deqcli.runs.signals import StopSignals
+from deqcli.runs.trainer import Report, Tables, Trainer
+from deqcli.theory.certificates import certify
+from deqcli.theory.initial import Initial, Scales, measure_initial
+
+TABLE_FILES = {"loss": files.LOSS, "spectral": files.SPECTRAL, "timing": files.TIMING}
+TABLE_COLUMNS = {"loss": LOSS_COLUMNS, "spectral": SPECTRAL_COLUMNS, "timing": TIMING_COLUMNS}
+RESULT_FILES = (files.RECIPE, files.LOSS, files.SPECTRAL, files.TIMING, files.CERTIFICATES, files.CHECKPOINT)
+OWN_FILES = (*RESULT_FILES, files.LOG)
+
+RUNNING, COMPLETE, FAILED, INTERRUPTED = "running", "complete", "failed", "interrupted"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished run; `computed` is False where it was found complete."""
+
+    folder: Path
+    manifest: Manifest
+    computed: bool
+
+
+def run_folder(out: Path, spec: RunSpec) -> Path:
+    """outputs/<name>/runs/<run_id>."""
+    return out / spec.name / "runs" / spec.run_id
+
+
+def row_keys(spec: RunSpec) -> dict[str, object]:
+    """The columns that say which run a row belongs to."""
+    return {
+        "run_id": spec.run_id,
+        "recipe": spec.name,
+        "dataset": spec.data.kind,
+        "activation": spec.model.activation,
+        "width": spec.model.width,
+        "seed": spec.train.seed,
+    }
+
+
+def run(
+    spec: RunSpec, out: Path, execution: Execution = Execution(), force: bool = False, report: Report | None = None
+) -> Outcome:
+    """Compute a run in its folder under `out`, resume it, or find it complete; `force` computes it anew.
+
+    Raises: Refused (data, memory, device), NumericalFailure, CorruptArtefact, FolderInUse, Interrupted, OSError.
+    """
+    folder = run_folder(out, spec)
+    found = read_manifest(folder, "run", spec.run_id)
+    if found and found["status"] == COMPLETE and not force:
+        verify(folder, found)
+        return Outcome(folder, found, computed=False)
+    device, dataset = pick_device(execution.device), spec.data.load()
+    _refuse_too_large(spec, dataset, device)
+    with locked(folder):
+        found = read_manifest(folder, "run", spec.run_id)
+        if found and found["status"] == COMPLETE and not force:
+            return Outcome(folder, found, computed=False)
+        resumable = found is not None and not force and (folder / files.CHECKPOINT).exists()
+        threads = execution.threads or (found["threads"] if found and resumable else None)
+        execution = Execution(str(device), threads or threads_for(execution, spec.model.width))
+        return _Session(spec, folder, dataset, execution, report).compute(found if resumable else None)
+
+
+def _refuse_too_large(spec: RunSpec, dataset: Dataset, device: torch.device) -> None:
+    needed = spec_bytes(spec, dataset.num_samples, dataset.input_dim)
+    has = device_memory(device)
+    if needed > has:
+        raise Refused(
+            f"width {spec.model.width}, num_samples {dataset.num_samples} and input_dim {dataset.input_dim} in "
+            f"{spec.train.dtype} take {needed} bytes ({needed / 1e9:.3g} GB), {device} has {has} ({has / 1e9:.3g} GB)"
+        )
+
+
+class _Session:
+    """One attempt at a run in a folder that is locked."""
+
+    def __init__(
+        self, spec: RunSpec, folder: Path, dataset: Dataset, execution: Execution, report: Report | None
+    ) -> None:
+        self.spec, self.folder, self.report = spec, folder, report or (lambda *_: None)
+        self.device, self.threads = torch.device(execution.device), execution.threads or 1
+        dtype = getattr(torch, spec.train.dtype)
+        self.X = torch.from_numpy(dataset.X).to(self.device, dtype)
+        self.y = torch.from_numpy(dataset.y).to(self.device, dtype)
+        self.exact_X, self.exact_y = torch.from_numpy(dataset.X), torch.from_numpy(dataset.y)
+        self.signals = StopSignals()
+        self.manifest: Manifest = {
+            "format": 1,
+            "kind": "run",
+            "id": spec.run_id,
+            "recipe": spec.name,
+            "status": RUNNING,
+            "error": None,
+            "device": self.device.type,
+            "device_name": device_name(self.device),
+            "threads": self.threads,
+            "versions": files.versions(),
+            "git": files.git_commit(),
+            "results": {},
+            "files": {},
+        }
+
+    def compute(self, resumed: Manifest | None) -> Outcome:
+        """Run to the end and say in the manifest how it ended, whatever happens."""
+        with self.signals.installed(), threads_limited(self.threads):
+            write_manifest(self.folder, self.manifest)
+            try:
+                if resumed is None:
+                    clear(self.folder, OWN_FILES)
+                    files.replace_text(self.folder / files.RECIPE, files.recipe_text(self.spec))
+                else:
+                    self._compare(resumed)
+                self._train(fresh=resumed is None)
+            except DeqcliError as error:
+                self._end(INTERRUPTED if isinstance(error, Interrupted) else FAILED, str(error))
+                raise
+        return Outcome(self.folder, self.manifest, computed=True)
+
+    def _compare(self, resumed: Manifest) -> None:
+        changed = [key for key in ("versions", "threads", "device") if resumed[key] != self.manifest[key]]
+        if changed:
+            self._say(f"resumed with other {', '.join(changed)}: the last bits may differ from an uninterrupted run")
+
+    def _say(self, sentence: str) -> None:
+        with (self.folder / files.LOG).open("a", encoding="utf-8") as log:
+            log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {sentence}\n")
+
+    def _end(self, status: str, error: str | None = None) -> None:
+        self._say(error or status)
+        self.manifest |= {"status": status, "error": error}
+        write_manifest(self.folder, self.manifest)
+
+    def _train(self, fresh: bool) -> None:
+        checkpoint = None if fresh else self._load()
+        with self._tables(checkpoint) as tables:
+            trainer, metrics = self._fresh(tables) if checkpoint is None else self._resumed(tables, checkpoint)
+            started, first = time.perf_counter(), trainer.step
+            with self.signals.deferred():
+                self._steps(trainer, metrics)
+                self._checkpoint(trainer, metrics)
+            seconds = time.perf_counter() - started
+        share = trainer.logging_seconds / seconds if trainer.step > first else 0.0
+        self._say(f"{trainer.step - first} steps in {seconds:.1f} s, of which logging {share:.1%}")
+        self.manifest["results"] = results(self.folder, metrics.baseline)
+        self.manifest["files"] = hashes(self.folder, RESULT_FILES)
+        self._end(COMPLETE)
+
+    def _load(self) -> Checkpoint:
+        checkpoint = load_checkpoint(self.folder / files.CHECKPOINT)
+        self._say(f"resumed at step {checkpoint.state['step']}")
+        return checkpoint
+
+    @contextmanager
+    def _tables(self, checkpoint: Checkpoint | None) -> Iterator[Tables]:
+        marks: Mapping[str, Any] = checkpoint.state["marks"] if checkpoint else {}
+        keys = row_keys(self.spec)
+        with ExitStack() as stack:
+            opened = {
+                name: stack.enter_context(Table(self.folder / file, TABLE_COLUMNS[name], keys, marks.get(name)))
+                for name, file in TABLE_FILES.items()
+            }
+            yield Tables(**opened)
+
+    def _fresh(self, tables: Tables) -> tuple[Trainer, Metrics]:
+        """Draw, solve step 0, measure the draw, and write the first rows."""
+        params = draw(self.spec, self.X.shape[0], self.device)
+        trainer = Trainer(self.spec, Network(params, self.X, component(self.spec)), self.y, tables)
+        solved = trainer.solve()
+        initial = self._measure(params)
+        trainer.baseline = baseline = Baseline.of(self.spec, initial)
+        self._certify(initial, baseline.learning_rate)
+        self._say(f"learning rate {baseline.learning_rate!r}, lambda_0 {baseline.lambda_0!r}")
+        metrics = Metrics(params.clone(), self.X, baseline, None)
+        trainer.log(solved, metrics)
+        return trainer, metrics
+
+    def _measure(self, params: Params) -> Initial:
+        scales = Scales(self.spec.model.sigma_w_sq, self.spec.model.readout_scale)
+        return measure_initial(params, self.exact_X.to(self.device), self.exact_y, component(self.spec), scales)
+
+    def _certify(self, initial: Initial, learning_rate: float) -> None:
+        rows = [row_keys(self.spec) | certificate.row() for certificate in certify(initial, learning_rate)]
+        files.replace_text(self.folder / files.CERTIFICATES, csv_text(CERTIFICATE_COLUMNS, rows))
+
+    def _resumed(self, tables: Tables, checkpoint: Checkpoint) -> tuple[Trainer, Metrics]:
+        """Put the solved step of a checkpoint back in place, warm starts included."""
+        stored = {name: tensor.to(self.device) for name, tensor in checkpoint.tensors.items()}
+        params = Params(stored["W"], stored["U"], stored["a"])
+        network = Network(params, self.X, component(self.spec))
+        network.Z.copy_(stored["Z"])
+        network.V.copy_(stored["V"])
+        trainer = Trainer(self.spec, network, self.y, tables)
+        trainer.step = checkpoint.state["step"]
+        trainer.baseline = baseline = Baseline.restored(checkpoint)
+        start = draw(self.spec, self.X.shape[0], self.device)
+        return trainer, Metrics(start, self.X, baseline, checkpoint.tensors["norm_vector"].numpy())
+
+    def _steps(self, trainer: Trainer, metrics: Metrics) -> None:
+        """Descend to the last step, with checkpoints when due and at the first signal."""
+        log, rate = self.spec.log, metrics.baseline.learning_rate
+        e = trainer.network.prediction_error(self.y)
+        while trainer.step < self.spec.train.steps:
+            trainer.descend(e, rate)
+            solved = trainer.solve()
+            trainer.log(solved, metrics)
+            e = solved.prediction_error
+            self.report(self.spec, trainer.step, solved.loss)
+            if self.signals.pending is not None:
+                self._stop(trainer, metrics, self.signals.pending)
+            if trainer.step % log.checkpoint_every == 0 and trainer.step < self.spec.train.steps:
+                self._checkpoint(trainer, metrics)
+
+    def _stop(self, trainer: Trainer, metrics: Metrics, signum: int) -> None:
+        self._checkpoint(trainer, metrics)
+        raise Interrupted(signum, f"interrupted at step {trainer.step} of {self.spec.train.steps}")
+
+    def _checkpoint(self, trainer: Trainer, metrics: Metrics) -> None:
+        network, params = trainer.network, trainer.network.params
+        state = {
+            "run_id": self.spec.run_id,
+            "step": trainer.step,
+            "baseline": metrics.baseline.scalars(),
+            "marks": trainer.tables.marks(),
+        }
+        tensors = {
+            "W": params.W, "U": params.U, "a": params.a, "Z": network.Z, "V": network.V,
+            "norm_vector": torch.from_numpy(metrics.vector), **metrics.baseline.tensors(),
+        }  # fmt: skip
+        save_checkpoint(self.folder / files.CHECKPOINT, Checkpoint(tensors, state))

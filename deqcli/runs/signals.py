@@ -1,0 +1,49 @@
+"""Ctrl-C and SIGTERM: noted while a step is under way, acted on at once everywhere else."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from deqcli.errors import Interrupted
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class StopSignals:
+    """Turns SIGINT and SIGTERM into `Interrupted`; inside `deferred` the first one is only noted in `pending`."""
+
+    def __init__(self) -> None:
+        self.pending: int | None = None
+        self._deferring = False
+
+    def _handle(self, signum: int, _frame: FrameType | None) -> None:
+        if self._deferring and self.pending is None:
+            self.pending = signum
+        else:
+            raise Interrupted(signum)
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """Handle both signals inside the block; outside the main thread, where Python allows none, do nothing."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {signum: signal.signal(signum, self._handle) for signum in SIGNALS}
+        try:
+            yield
+        finally:
+            for signum, handler in before.items():
+                signal.signal(signum, handler)
+
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Note the first signal instead of raising it; a second one raises."""
+        self._deferring = True
+        try:
+            yield
+        finally:
+            self._deferring = False

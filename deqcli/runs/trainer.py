@@ -1,0 +1,161 @@
+"""Full-batch gradient descent with exact implicit gradients, row by row into the tables of a run."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NoReturn
+
+from torch import Tensor
+
+from deqcli.deq.network import Network, loss
+from deqcli.deq.solvers import Solution, Status
+from deqcli.errors import NumericalFailure
+from deqcli.recipe.schema import RunSpec
+from deqcli.runs.baseline import Baseline
+from deqcli.runs.metrics import Metrics
+from deqcli.runs.records import Table
+
+LOSS_DIVERGED_BEYOND = 1000.0
+"""Times the initial loss."""
+
+
+class RowStatus(StrEnum):
+    """The `status` column of loss.csv: how the solves of a step ended, or that its loss ran away."""
+
+    CONVERGED = Status.CONVERGED.value
+    EXHAUSTED = Status.EXHAUSTED.value
+    DIVERGED = Status.DIVERGED.value
+    LOSS_DIVERGED = "loss_diverged"
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The CSV files that a run appends to."""
+
+    loss: Table
+    spectral: Table
+    timing: Table
+
+    def marks(self) -> dict[str, tuple[int, str]]:
+        """Make all rows durable and say where each file stands."""
+        return {"loss": self.loss.mark(), "spectral": self.spectral.mark(), "timing": self.timing.mark()}
+
+
+@dataclass(frozen=True)
+class Step:
+    """A solved step: its loss, prediction error, and what the two solves cost."""
+
+    step: int
+    loss: float
+    prediction_error: Tensor
+    forward: Solution
+    adjoint: Solution
+
+
+class Trainer:
+    """A network on its way from step 0 to `steps`; its state is that of a solved step."""
+
+    def __init__(self, spec: RunSpec, network: Network, y: Tensor, tables: Tables) -> None:
+        self.spec, self.network, self.y, self.tables = spec, network, y, tables
+        self.step = 0
+        self.baseline: Baseline | None = None
+        self.logging_seconds = self._forward_seconds = self._adjoint_seconds = 0.0
+        self._since = time.perf_counter()
+
+    def solve(self) -> Step:
+        """Solve the equilibrium and the adjoint of the current step.
+
+        Raises: NumericalFailure after the row that says so, where one of them does not converge.
+        """
+        start = time.perf_counter()
+        forward = self.network.solve_equilibrium()
+        between = time.perf_counter()
+        if forward.status is not Status.CONVERGED:
+            self._fail("equilibrium", forward, forward, None)
+        adjoint = self.network.solve_adjoint()
+        if adjoint.status is not Status.CONVERGED:
+            self._fail("adjoint", adjoint, forward, adjoint)
+        self._forward_seconds, self._adjoint_seconds = between - start, time.perf_counter() - between
+        e = self.network.prediction_error(self.y)
+        return Step(self.step, loss(e), e, forward, adjoint)
+
+    def descend(self, prediction_error: Tensor, learning_rate: float) -> None:
+        """Take one gradient step from a solved one."""
+        self.network.descend(prediction_error, learning_rate)
+        self.step += 1
+
+    def log(self, solved: Step, metrics: Metrics) -> None:
+        """Write the rows that are due at this step.
+
+        Raises: NumericalFailure after its row, where the loss is not finite or beyond 1000 times the initial one.
+        """
+        start = time.perf_counter()
+        every, last = self.spec.log, solved.step == self.spec.train.steps
+        if not solved.loss <= LOSS_DIVERGED_BEYOND * metrics.baseline.initial_loss:
+            self._row(RowStatus.LOSS_DIVERGED, solved.loss, solved.forward, solved.adjoint)
+            raise NumericalFailure(self._runaway(solved))
+        if last or solved.step % every.loss_every == 0:
+            self._row(RowStatus.CONVERGED, solved.loss, solved.forward, solved.adjoint)
+        if last or solved.step % every.spectral_every == 0:
+            self._log_spectra(solved, metrics, start - self._since)
+        self._since = time.perf_counter()
+        self.logging_seconds += self._since - start
+
+    def _log_spectra(self, solved: Step, metrics: Metrics, seconds: float) -> None:
+        row = metrics.row(self.network, solved.prediction_error, solved.step, solved.loss)
+        self.tables.spectral.row(step=solved.step, **row)
+        self.tables.timing.row(
+            step=solved.step,
+            seconds=seconds,
+            forward_seconds=self._forward_seconds,
+            adjoint_seconds=self._adjoint_seconds,
+        )
+        for table in (self.tables.loss, self.tables.spectral, self.tables.timing):
+            table.flush()
+
+    def _row(self, status: RowStatus, value: float | None, forward: Solution, adjoint: Solution | None) -> None:
+        self.tables.loss.row(
+            step=self.step,
+            loss=value,
+            residual=forward.residual,
+            iterations=forward.iterations,
+            adjoint_residual=adjoint and adjoint.residual,
+            adjoint_iterations=adjoint and adjoint.iterations,
+            status=status.value,
+        )
+
+    def _fail(self, what: str, failed: Solution, forward: Solution, adjoint: Solution | None) -> NoReturn:
+        self._row(RowStatus(failed.status), None, forward, adjoint)
+        tolerance = self.spec.solver.tolerance_for(self.spec.train.dtype)
+        raise NumericalFailure(
+            f"step {self.step}: the {what} was not solved: {failed.status.sentence} (residual {failed.residual:.3g}, "
+            f"tolerance {tolerance:g}, iterations {failed.iterations}). {self._advice()}"
+        )
+
+    def _advice(self) -> str:
+        if self.baseline is None:
+            return (
+                f"The draw itself is at fault: use a smaller model.sigma_w_sq (now {self.spec.model.sigma_w_sq:g}; "
+                "below 0.125 wide draws contract), or more solver.max_iterations where the residual was falling."
+            )
+        return f"{_smaller_rate(self.baseline)}, or more solver.max_iterations where the residual was falling."
+
+    def _runaway(self, solved: Step) -> str:
+        size = f"{solved.loss:.3g}" if math.isfinite(solved.loss) else "not a finite number"
+        advice = f" {_smaller_rate(self.baseline)}." if self.baseline else ""
+        return f"step {solved.step}: the loss diverged ({size}).{advice}"
+
+
+def _smaller_rate(baseline: Baseline) -> str:
+    return (
+        f"Use a smaller train.learning_rate (now {baseline.learning_rate:.6g}; the largest stable one of the initial "
+        f"kernel is 2/lambda_max(H(0)) = {baseline.kernel.stable_rate:.6g})"
+    )
+
+
+Report = Callable[[RunSpec, int, float], None]
+"""Told (run, step, loss) now and then; never decides a number."""

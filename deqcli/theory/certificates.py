@@ -1,0 +1,265 @@
+"""The paper's inequalities for a draw, one certificate each: both sides, slack, verdict, and what width can do.
+
+To add one, write a function from `Statement` to `Certificate` and name it in `CERTIFICATES`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from scipy.optimize import brentq, minimize_scalar
+
+from deqcli.theory.initial import Initial
+
+PAPER = "Ling et al. 2023"
+NORM_TOLERANCE = 1e-6
+SMALLEST_DELTA = 1e-60
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """One inequality, always read lhs >= rhs (or lhs > rhs where `strict`).
+
+    `limit` is what slack tends to as the width grows, None where width does not enter; `rhs` is None where no right
+    side exists.
+    `consequence` marks what the theory concludes rather than supposes.
+    """
+
+    name: str
+    source: str
+    lhs: float
+    rhs: float | None
+    limit: float | None
+    strict: bool = False
+    consequence: bool = False
+
+    @property
+    def slack(self) -> float | None:
+        """Lhs / rhs: at least 1 where the inequality holds."""
+        return self.lhs / self.rhs if self.rhs else None
+
+    @property
+    def holds(self) -> bool:
+        """The verdict; a missing right side holds for nothing."""
+        return self.rhs is not None and (self.lhs > self.rhs if self.strict else self.lhs >= self.rhs)
+
+    @property
+    def repaired_by_width(self) -> bool:
+        """Whether a large enough width makes the inequality hold, all else fixed."""
+        return self.limit is not None and self.limit > 1
+
+    def row(self) -> dict[str, object]:
+        """The columns of certificates.csv that are about the inequality."""
+        return {
+            "certificate": self.name,
+            "source": self.source,
+            "lhs": self.lhs,
+            "rhs": self.rhs,
+            "slack": self.slack,
+            "holds": self.holds,
+            "repaired_by_width": self.repaired_by_width,
+        }
+
+
+@dataclass(frozen=True)
+class Constants:
+    """c_w = rho_u rho_a/(1 - rho_w)^2, c_u = rho_a/(1 - rho_w), c_a = rho_u/(1 - rho_w) at a radius delta.
+
+    rho_. = ||.(0)|| + delta, with upper bounds in place of the norms of W and U. Source: Ling et al. 2023, section 3.1.
+    """
+
+    rho_a: float
+    c_w: float
+    c_u: float
+    c_a: float
+
+    @classmethod
+    def at(cls, initial: Initial, delta: float) -> Constants:
+        """The constants at radius delta, 0 < delta < 1 - ||W(0)||."""
+        gap = 1 - initial.spectral_norm_upper - delta
+        rho_u, rho_a = initial.spectral_norm_upper_u + delta, initial.norm_a + delta
+        return cls(rho_a, rho_u * rho_a / gap**2, rho_a / gap, rho_u / gap)
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A draw, the radius at which Condition 1 is stated for it (None where ||W(0)|| >= 1), and its learning rate."""
+
+    initial: Initial
+    delta: float | None
+    learning_rate: float
+
+    @property
+    def limit_gap(self) -> float:
+        """1 - 2 sqrt2 sigma_w, the limit of 1 - ||W(0)||_2 (Ling et al. 2023, Lemma 1)."""
+        return 1 - 2 * math.sqrt(2 * self.initial.scales.sigma_w_sq)
+
+    @property
+    def limit_of_growing(self) -> float:
+        """The limit of a slack that grows like sqrt(m) where the limit network is well-posed and lambda_* > 0."""
+        return math.inf if self.limit_gap > 0 and self.initial.lambda_star > 0 else 0.0
+
+
+def rhs_7(initial: Initial, delta: float) -> float:
+    """(4/delta) max(c_w, c_u, c_a) ||X||_F ||e(0)||, the right side of (7)."""
+    c = Constants.at(initial, delta)
+    return 4 / delta * max(c.c_w, c.c_u, c.c_a) * initial.norm_x * initial.norm_e
+
+
+def rhs_8(initial: Initial, delta: float) -> float:
+    """4 (2 + sqrt2)/rho_a (c_w^2 + c_u^2) ||X||_F^2 ||e(0)||, the right side of (8)."""
+    c = Constants.at(initial, delta)
+    return 4 * (2 + math.sqrt(2)) / c.rho_a * (c.c_w**2 + c.c_u**2) * initial.norm_x**2 * initial.norm_e
+
+
+def rhs_9(initial: Initial, delta: float, factor: float) -> float:
+    """Factor (c_w^2 + c_u^2) ||X||_F^2, the right side of (9): 4 as printed, 8 as the proof of Theorem 1 needs it."""
+    c = Constants.at(initial, delta)
+    return factor * (c.c_w**2 + c.c_u**2) * initial.norm_x**2
+
+
+def best_delta(initial: Initial) -> float | None:
+    """The delta that maximises the least slack of (7), (8) and (9 with 8); None where ||W(0)|| >= 1.
+
+    The slack of (7) rises to one maximum and falls; those of (8) and (9) fall. So the best delta is where the first
+    meets the lower of the others, or at its own maximum if it has not met them by then.
+    """
+    room = 1 - initial.spectral_norm_upper
+    if room <= 0:
+        return None
+    if initial.lambda_0 == 0 or initial.norm_e == 0:
+        return room / 2
+
+    def log_slack_7(log_delta: float) -> float:
+        return math.log(initial.lambda_0) - math.log(rhs_7(initial, math.exp(log_delta)))
+
+    def excess(log_delta: float) -> float:
+        delta = math.exp(log_delta)
+        slack_8 = 1.5 * math.log(initial.lambda_0) - math.log(rhs_8(initial, delta))
+        slack_9 = math.log(initial.lambda_0) - math.log(rhs_9(initial, delta, 8))
+        return log_slack_7(log_delta) - min(slack_8, slack_9)
+
+    lowest, highest = math.log(room * SMALLEST_DELTA), math.log(room) - 1e-9
+    peak = minimize_scalar(
+        lambda x: -log_slack_7(x), bounds=(highest - 20, highest), method="bounded", options={"xatol": 1e-12}
+    )
+    if excess(float(peak.x)) <= 0:
+        return math.exp(float(peak.x))
+    return math.exp(float(brentq(excess, lowest, float(peak.x), xtol=1e-14, rtol=1e-14)))
+
+
+def theorem_rate(initial: Initial, delta: float | None) -> float | None:
+    """The bound of (10): min(2/lambda_0, 2 (c_w^2 + c_u^2)/((c_w^2 + c_u^2 + c_a^2)^2 ||X||_F^2)) at radius delta.
+
+    A learning rate must stay below it. None where ||W(0)|| >= 1 or lambda_0 = 0. Source: Ling et al. 2023, eq. 10.
+    """
+    if delta is None or initial.lambda_0 == 0:
+        return None
+    c = Constants.at(initial, delta)
+    hidden = c.c_w**2 + c.c_u**2
+    return min(2 / initial.lambda_0, 2 * hidden / ((hidden + c.c_a**2) ** 2 * initial.norm_x**2))
+
+
+def assumption_1(s: Statement) -> Certificate:
+    """1/8 > sigma_w^2."""
+    sigma_w_sq = s.initial.scales.sigma_w_sq
+    return Certificate("assumption_1", f"{PAPER}, Assumption 1", 0.125, sigma_w_sq, None, strict=True)
+
+
+def assumption_2_norms(s: Statement) -> Certificate:
+    """1e-6 >= max_i | ||x_i||/sqrt(d) - 1 |: every sample has norm sqrt(d), to float32."""
+    return Certificate("assumption_2_norms", f"{PAPER}, Assumption 2", NORM_TOLERANCE, s.initial.norm_deviation, None)
+
+
+def assumption_2_parallel(s: Statement) -> Certificate:
+    """1 > max |cos(x_i, x_j)| over pairs: no two samples are parallel."""
+    cosine = s.initial.largest_cosine
+    return Certificate("assumption_2_parallel", f"{PAPER}, Assumption 2", 1.0, cosine, None, strict=True)
+
+
+def well_posed(s: Statement) -> Certificate:
+    """1 > ||W(0)||_2, by its upper bound: the layer contracts, and there is one equilibrium."""
+    limit = 1 / (1 - s.limit_gap)
+    upper = s.initial.spectral_norm_upper
+    return Certificate("well_posed", f"{PAPER}, section 3.1", 1.0, upper, limit, strict=True)
+
+
+def lemma_1(s: Statement) -> Certificate:
+    """2 sqrt2 sigma_w >= ||W(0)||_2, by its upper bound: the limit of the norm, which draws lie on either side of.
+
+    Its excess shrinks with width and its sign stays a matter of chance, so width does not repair it.
+    """
+    upper = s.initial.spectral_norm_upper
+    return Certificate("lemma_1", f"{PAPER}, Lemma 1", 1 - s.limit_gap, upper, 1.0, consequence=True)
+
+
+def theorem_2(s: Statement) -> Certificate:
+    """lambda_0 >= m lambda_*/2. lambda_0/m tends to lambda_*, so the slack tends to 2."""
+    rhs = s.initial.width * s.initial.lambda_star / 2
+    limit = 2.0 if s.limit_of_growing else 0.0
+    return Certificate("theorem_2", f"{PAPER}, Theorem 2", s.initial.lambda_0, rhs, limit, consequence=True)
+
+
+def condition_1_eq_7(s: Statement) -> Certificate:
+    """lambda_0 >= (4/delta) max(c_w, c_u, c_a) ||X||_F ||e(0)||."""
+    rhs = None if s.delta is None else rhs_7(s.initial, s.delta)
+    return Certificate("condition_1_eq_7", f"{PAPER}, eq. 7", s.initial.lambda_0, rhs, s.limit_of_growing)
+
+
+def condition_1_eq_8(s: Statement) -> Certificate:
+    """lambda_0^(3/2) >= 4 (2 + sqrt2)/rho_a (c_w^2 + c_u^2) ||X||_F^2 ||e(0)||."""
+    rhs = None if s.delta is None else rhs_8(s.initial, s.delta)
+    return Certificate("condition_1_eq_8", f"{PAPER}, eq. 8", s.initial.lambda_0**1.5, rhs, s.limit_of_growing)
+
+
+def _eq_9(s: Statement, name: str, source: str, factor: float) -> Certificate:
+    """(9) with either factor.
+
+    As m grows, delta -> 0, ||a|| -> alpha, ||U||^2 ~ 2m/d and lambda_0 ~ m lambda_*, so the slack tends to
+    lambda_* (1 - 2 sqrt2 sigma_w)^4 / (2 factor n alpha^2). Without a limit: lambda_0 <= tr G / n and
+    ||Z||_F <= ||U|| ||X||_F / (1 - ||W||) give slack <= (1 - rho_w)^2 / (factor n rho_a^2) at every width.
+    """
+    rhs = None if s.delta is None else rhs_9(s.initial, s.delta, factor)
+    alpha, n = s.initial.scales.readout_scale, s.initial.num_samples
+    limit = s.initial.lambda_star * max(s.limit_gap, 0.0) ** 4 / (2 * factor * n * alpha**2)
+    return Certificate(name, source, s.initial.lambda_0, rhs, limit)
+
+
+def condition_1_eq_9(s: Statement) -> Certificate:
+    """lambda_0 >= 4 (c_w^2 + c_u^2) ||X||_F^2, as printed."""
+    return _eq_9(s, "condition_1_eq_9", f"{PAPER}, eq. 9 as printed", 4)
+
+
+def condition_1_eq_9_with_8(s: Statement) -> Certificate:
+    """lambda_0 >= 8 (c_w^2 + c_u^2) ||X||_F^2, as the last line of the proof of Theorem 1 needs it."""
+    return _eq_9(s, "condition_1_eq_9_with_8", f"{PAPER}, eq. 9 with the 8 of the proof", 8)
+
+
+def theorem_1_eq_10(s: Statement) -> Certificate:
+    """The bound of (10) > eta. The learning rate repairs it, width does not."""
+    bound = theorem_rate(s.initial, s.delta)
+    rhs = None if bound is None else s.learning_rate
+    return Certificate("theorem_1_eq_10", f"{PAPER}, eq. 10", bound or 0.0, rhs, None, strict=True)
+
+
+CERTIFICATES: tuple[Callable[[Statement], Certificate], ...] = (
+    assumption_1,
+    assumption_2_norms,
+    assumption_2_parallel,
+    well_posed,
+    lemma_1,
+    theorem_2,
+    condition_1_eq_7,
+    condition_1_eq_8,
+    condition_1_eq_9,
+    condition_1_eq_9_with_8,
+    theorem_1_eq_10,
+)
+
+
+def certify(initial: Initial, learning_rate: float) -> list[Certificate]:
+    """Every certificate of a draw, Condition 1 at its best delta."""
+    statement = Statement(initial, best_delta(initial), learning_rate)
+    return [certificate(statement) for certificate in CERTIFICATES]

@@ -1,0 +1,112 @@
+"""Everything that the theory asks of a draw, measured once in float64 whatever the training precision is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from deqcli.deq.network import Component, Network, Params
+from deqcli.deq.solvers import Status, error_bound
+from deqcli.deq.spectral import gram, least_eigenvalue, spectral_norm, spectral_norm_upper
+from deqcli.errors import NumericalFailure
+from deqcli.theory.ntk import empirical_ntk
+from deqcli.theory.population import population_gram
+from deqcli.theory.prediction import KernelPrediction
+
+TOLERANCE = 1e-13
+MAX_ITERATIONS = 20_000
+LANCZOS_TOLERANCE = 1e-10
+
+
+@dataclass(frozen=True)
+class Scales:
+    """The scales of the initialisation that the theory refers to."""
+
+    sigma_w_sq: float
+    readout_scale: float
+
+
+@dataclass(frozen=True)
+class Initial:
+    """A draw in numbers: norms (upper bounds where named so), least eigenvalues, kernel, prediction error."""
+
+    scales: Scales
+    width: int
+    num_samples: int
+    spectral_norm: float
+    spectral_norm_upper: float
+    spectral_norm_upper_u: float
+    norm_a: float
+    norm_x: float
+    norm_deviation: float
+    largest_cosine: float
+    norm_e: float
+    lambda_0: float
+    lambda_star: float
+    error_bound: float | None
+    kernel: KernelPrediction
+
+    @property
+    def loss(self) -> float:
+        """Phi(0) = ||e(0)||^2 / 2."""
+        return 0.5 * self.norm_e**2
+
+
+def measure_initial(
+    params: Params, X: Float[Tensor, "d n"], y: Float[Tensor, " n"], component: Component, scales: Scales
+) -> Initial:
+    """Solve the drawn network in float64 and measure what Assumptions 1 and 2, Theorems 1 and 2 are about.
+
+    G = Z^T Z, lambda_0 = lambda_min(G), lambda_star = lambda_min(K), H(0) from V; norms of W and U with upper bounds.
+    Shapes: X (d, n), y (n,). Source: Ling et al. 2023, sections 2 and 3.
+    Raises: NumericalFailure where the equilibrium or its adjoint cannot be solved to 1e-13.
+    """
+    device = X.device if X.device.type != "mps" else torch.device("cpu")
+    X, y = X.to(device, torch.float64), y.to(device, torch.float64)
+    params = Params(*(p.to(device, torch.float64) for p in (params.W, params.U, params.a)))
+    norm, _ = spectral_norm(params.W, tolerance=LANCZOS_TOLERANCE)
+    norm_u, _ = spectral_norm(params.U, tolerance=LANCZOS_TOLERANCE)
+    upper = spectral_norm_upper(params.W, norm)
+    network, residual = _solve(params, X, component)
+    G, e = gram(network.Z), network.prediction_error(y)
+    lengths = torch.linalg.vector_norm(X, dim=0)
+    lipschitz = component.activation.lipschitz
+    return Initial(
+        scales=scales,
+        width=params.W.shape[0],
+        num_samples=X.shape[1],
+        spectral_norm=norm,
+        spectral_norm_upper=upper,
+        spectral_norm_upper_u=spectral_norm_upper(params.U, norm_u),
+        norm_a=float(torch.linalg.vector_norm(params.a)),
+        norm_x=float(torch.linalg.vector_norm(X)),
+        norm_deviation=float((lengths / X.shape[0] ** 0.5 - 1).abs().max()),
+        largest_cosine=_largest_cosine(X / lengths),
+        norm_e=float(torch.linalg.vector_norm(e)),
+        lambda_0=least_eigenvalue(G) if X.shape[1] <= params.W.shape[0] else 0.0,
+        lambda_star=least_eigenvalue(population_gram(X, scales.sigma_w_sq, component.activation)),
+        error_bound=error_bound(residual, lipschitz * upper),
+        kernel=KernelPrediction.of(empirical_ntk(network, G), e),
+    )
+
+
+def _solve(params: Params, X: Tensor, component: Component) -> tuple[Network, float]:
+    patient = component.solver.model_copy(update={"tolerance": TOLERANCE, "max_iterations": MAX_ITERATIONS})
+    network = Network(params, X, Component(component.activation, patient))
+    solutions = network.solve_equilibrium(), network.solve_adjoint()
+    for name, solution in zip(("equilibrium", "adjoint"), solutions, strict=True):
+        if solution.status is not Status.CONVERGED:
+            raise NumericalFailure(
+                f"the {name} of the initial draw was not solved in float64: {solution.status.sentence} "
+                f"(residual {solution.residual:.3g}, tolerance {TOLERANCE:g}); a smaller model.sigma_w_sq contracts"
+            )
+    return network, max(solution.residual for solution in solutions)
+
+
+def _largest_cosine(directions: Tensor) -> float:
+    """Max over pairs of |cos(x_i, x_j)|; 0 for one sample."""
+    cosines = (directions.T @ directions).abs().fill_diagonal_(0.0)
+    return float(cosines.max())
