@@ -16,6 +16,7 @@ from deqcli.theory.initial import Initial
 PAPER = "Ling et al. 2023"
 NORM_TOLERANCE = 1e-6
 SMALLEST_DELTA = 1e-60
+PRINTED_FACTOR, PROVED_FACTOR = 4.0, 8.0
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ def best_delta(initial: Initial) -> float | None:
     def excess(log_delta: float) -> float:
         delta = math.exp(log_delta)
         slack_8 = 1.5 * math.log(initial.lambda_0) - math.log(rhs_8(initial, delta))
-        slack_9 = math.log(initial.lambda_0) - math.log(rhs_9(initial, delta, 8))
+        slack_9 = math.log(initial.lambda_0) - math.log(rhs_9(initial, delta, PROVED_FACTOR))
         return log_slack_7(log_delta) - min(slack_8, slack_9)
 
     lowest, highest = math.log(room * SMALLEST_DELTA), math.log(room) - 1e-9
@@ -229,12 +230,12 @@ def _eq_9(s: Statement, name: str, source: str, factor: float) -> Certificate:
 
 def condition_1_eq_9(s: Statement) -> Certificate:
     """lambda_0 >= 4 (c_w^2 + c_u^2) ||X||_F^2, as printed."""
-    return _eq_9(s, "condition_1_eq_9", f"{PAPER}, eq. 9 as printed", 4)
+    return _eq_9(s, "condition_1_eq_9", f"{PAPER}, eq. 9 as printed", PRINTED_FACTOR)
 
 
 def condition_1_eq_9_with_8(s: Statement) -> Certificate:
     """lambda_0 >= 8 (c_w^2 + c_u^2) ||X||_F^2, as the last line of the proof of Theorem 1 needs it."""
-    return _eq_9(s, "condition_1_eq_9_with_8", f"{PAPER}, eq. 9 with the 8 of the proof", 8)
+    return _eq_9(s, "condition_1_eq_9_with_8", f"{PAPER}, eq. 9 with the 8 of the proof", PROVED_FACTOR)
 
 
 def theorem_1_eq_10(s: Statement) -> Certificate:
