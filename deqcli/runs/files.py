@@ -28,6 +28,7 @@ def replace_file(path: Path, write: Callable[[Path], None]) -> None:
         write(beside)
         with beside.open("rb+") as file:
             os.fsync(file.fileno())
+        beside.chmod(0o666 & ~_umask())
         beside.replace(path)
     except BaseException:
         beside.unlink(missing_ok=True)
@@ -37,6 +38,12 @@ def replace_file(path: Path, write: Callable[[Path], None]) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _umask() -> int:
+    umask = os.umask(0o022)
+    os.umask(umask)
+    return umask
 
 
 def replace_text(path: Path, text: str) -> None:

@@ -14,12 +14,46 @@ from filelock import FileLock, Timeout
 
 from deqcli.data.kinds import file_sha256
 from deqcli.errors import CorruptArtefact, FolderInUse
+from deqcli.recipe.schema import RunSpec
 from deqcli.runs.files import LOCK, MANIFEST, OWNER, TEMPORARY, replace_text
 
 LOCK_PATIENCE = 2.0
 """Seconds: an orphaned worker that is writing its last checkpoint gets the time to let go."""
 
 Manifest = dict[str, Any]
+
+RUNNING, COMPLETE, FAILED, INTERRUPTED = "running", "complete", "failed", "interrupted"
+"""The `status` of a manifest; `running` without a lock means killed."""
+
+
+def run_folder(out: Path, spec: RunSpec) -> Path:
+    """<out>/<name>/runs/<run_id>."""
+    return out / spec.name / "runs" / spec.run_id
+
+
+def row_keys(spec: RunSpec) -> dict[str, object]:
+    """The columns that say which run a row belongs to."""
+    return {
+        "run_id": spec.run_id,
+        "recipe": spec.name,
+        "dataset": spec.data.kind,
+        "activation": spec.model.activation,
+        "width": spec.model.width,
+        "seed": spec.train.seed,
+    }
+
+
+def find_complete(out: Path, spec: RunSpec) -> Manifest | None:
+    """The manifest of a run that is complete, every file of it verified; None where there is none.
+
+    Raises: CorruptArtefact where a file is not what was written, or the folder is not ours.
+    """
+    folder = run_folder(out, spec)
+    manifest = read_manifest(folder, "run", spec.run_id)
+    if manifest is None or manifest["status"] != COMPLETE:
+        return None
+    verify(folder, manifest)
+    return manifest
 
 
 def read_manifest(folder: Path, kind: str, identity: str) -> Manifest | None:

@@ -57,7 +57,9 @@ class Table:
     """A CSV file being written. `mark` is where it stands; reopening at a mark cuts off what came after."""
 
     def __init__(self, path: Path, columns: Sequence[str], keys: Row, mark: tuple[int, str] | None = None) -> None:
-        self._path, self._columns, self._keys = path, columns, dict(keys)
+        leading = [column for column in columns if column in keys]
+        self._path, self._columns = path, columns[len(leading) :]
+        self._leading = csv_text(leading, [keys], header=False).rstrip("\n")  # the same in every row
         self._digest = hashlib.sha256()
         self._file: IO[bytes]
         self._file = path.open("wb" if mark is None else "r+b")
@@ -78,7 +80,7 @@ class Table:
 
     def row(self, **values: object) -> None:
         """Append a row; it is durable after `mark`."""
-        self._append(csv_text(self._columns, [self._keys | values], header=False))
+        self._append(f"{self._leading},{csv_text(self._columns, [values], header=False)}")
 
     def _append(self, text: str) -> None:
         data = text.encode()

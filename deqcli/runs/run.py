@@ -20,7 +20,21 @@ from deqcli.runs import files
 from deqcli.runs.baseline import Baseline, component, draw
 from deqcli.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from deqcli.runs.device import Execution, device_memory, device_name, pick_device, threads_for, threads_limited
-from deqcli.runs.folder import Manifest, clear, hashes, locked, read_manifest, verify, write_manifest
+from deqcli.runs.folder import (
+    COMPLETE,
+    FAILED,
+    INTERRUPTED,
+    RUNNING,
+    Manifest,
+    clear,
+    find_complete,
+    hashes,
+    locked,
+    read_manifest,
+    row_keys,
+    run_folder,
+    write_manifest,
+)  # fmt: skip
 from deqcli.runs.metrics import SPECTRAL_COLUMNS, Metrics
 from deqcli.runs.records import CERTIFICATE_COLUMNS, LOSS_COLUMNS, TIMING_COLUMNS, Table, csv_text
 from deqcli.runs.results import results
@@ -34,8 +48,6 @@ TABLE_COLUMNS = {"loss": LOSS_COLUMNS, "spectral": SPECTRAL_COLUMNS, "timing": T
 RESULT_FILES = (files.RECIPE, files.LOSS, files.SPECTRAL, files.TIMING, files.CERTIFICATES, files.CHECKPOINT)
 OWN_FILES = (*RESULT_FILES, files.LOG)
 
-RUNNING, COMPLETE, FAILED, INTERRUPTED = "running", "complete", "failed", "interrupted"
-
 
 @dataclass(frozen=True)
 class Outcome:
@@ -46,23 +58,6 @@ class Outcome:
     computed: bool
 
 
-def run_folder(out: Path, spec: RunSpec) -> Path:
-    """outputs/<name>/runs/<run_id>."""
-    return out / spec.name / "runs" / spec.run_id
-
-
-def row_keys(spec: RunSpec) -> dict[str, object]:
-    """The columns that say which run a row belongs to."""
-    return {
-        "run_id": spec.run_id,
-        "recipe": spec.name,
-        "dataset": spec.data.kind,
-        "activation": spec.model.activation,
-        "width": spec.model.width,
-        "seed": spec.train.seed,
-    }
-
-
 def run(
     spec: RunSpec, out: Path, execution: Execution = Execution(), force: bool = False, report: Report | None = None
 ) -> Outcome:
@@ -71,12 +66,11 @@ def run(
     Raises: Refused (data, memory, device), NumericalFailure, CorruptArtefact, FolderInUse, Interrupted, OSError.
     """
     folder = run_folder(out, spec)
-    found = read_manifest(folder, "run", spec.run_id)
-    if found and found["status"] == COMPLETE and not force:
-        verify(folder, found)
-        return Outcome(folder, found, computed=False)
+    complete = None if force else find_complete(out, spec)
+    if complete:
+        return Outcome(folder, complete, computed=False)
     device, dataset = pick_device(execution.device), spec.data.load()
-    _refuse_too_large(spec, dataset, device)
+    refuse_too_large(spec, dataset, device)
     with locked(folder):
         found = read_manifest(folder, "run", spec.run_id)
         if found and found["status"] == COMPLETE and not force:
@@ -87,7 +81,8 @@ def run(
         return _Session(spec, folder, dataset, execution, report).compute(found if resumable else None)
 
 
-def _refuse_too_large(spec: RunSpec, dataset: Dataset, device: torch.device) -> None:
+def refuse_too_large(spec: RunSpec, dataset: Dataset, device: torch.device) -> None:
+    """Refuse a run that the device's memory does not hold, now that the data and the device are known."""
     needed = spec_bytes(spec, dataset.num_samples, dataset.input_dim)
     has = device_memory(device)
     if needed > has:

@@ -25,7 +25,7 @@ class Certificate:
 
     `limit` is what slack tends to as the width grows, None where width does not enter; `rhs` is None where no right
     side exists.
-    `consequence` marks what the theory concludes rather than supposes.
+    `about_a_limit` marks a comparison with an infinite-width limit, which finite widths may miss on either side.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Certificate:
     rhs: float | None
     limit: float | None
     strict: bool = False
-    consequence: bool = False
+    about_a_limit: bool = False
 
     @property
     def slack(self) -> float | None:
@@ -94,8 +94,8 @@ class Statement:
 
     @property
     def limit_gap(self) -> float:
-        """1 - 2 sqrt2 sigma_w, the limit of 1 - ||W(0)||_2 (Ling et al. 2023, Lemma 1)."""
-        return 1 - 2 * math.sqrt(2 * self.initial.scales.sigma_w_sq)
+        """1 - 2 sqrt2 sigma_w, the limit of 1 - ||W(0)||_2."""
+        return 1 - self.initial.scales.spectral_norm_limit
 
     @property
     def limit_of_growing(self) -> float:
@@ -182,7 +182,7 @@ def assumption_2_parallel(s: Statement) -> Certificate:
 
 def well_posed(s: Statement) -> Certificate:
     """1 > ||W(0)||_2, by its upper bound: the layer contracts, and there is one equilibrium."""
-    limit = 1 / (1 - s.limit_gap)
+    limit = 1 / s.initial.scales.spectral_norm_limit
     upper = s.initial.spectral_norm_upper
     return Certificate("well_posed", f"{PAPER}, section 3.1", 1.0, upper, limit, strict=True)
 
@@ -192,15 +192,15 @@ def lemma_1(s: Statement) -> Certificate:
 
     Its excess shrinks with width and its sign stays a matter of chance, so width does not repair it.
     """
-    upper = s.initial.spectral_norm_upper
-    return Certificate("lemma_1", f"{PAPER}, Lemma 1", 1 - s.limit_gap, upper, 1.0, consequence=True)
+    limit, upper = s.initial.scales.spectral_norm_limit, s.initial.spectral_norm_upper
+    return Certificate("lemma_1", f"{PAPER}, Lemma 1", limit, upper, 1.0, about_a_limit=True)
 
 
 def theorem_2(s: Statement) -> Certificate:
     """lambda_0 >= m lambda_*/2. lambda_0/m tends to lambda_*, so the slack tends to 2."""
     rhs = s.initial.width * s.initial.lambda_star / 2
     limit = 2.0 if s.limit_of_growing else 0.0
-    return Certificate("theorem_2", f"{PAPER}, Theorem 2", s.initial.lambda_0, rhs, limit, consequence=True)
+    return Certificate("theorem_2", f"{PAPER}, Theorem 2", s.initial.lambda_0, rhs, limit)
 
 
 def condition_1_eq_7(s: Statement) -> Certificate:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -27,6 +28,11 @@ class Scales:
 
     sigma_w_sq: float
     readout_scale: float
+
+    @property
+    def spectral_norm_limit(self) -> float:
+        """2 sqrt2 sigma_w, the limit of ||W(0)||_2 as the width grows (Ling et al. 2023, Lemma 1)."""
+        return 2 * math.sqrt(2 * self.sigma_w_sq)
 
 
 @dataclass(frozen=True)

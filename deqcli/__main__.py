@@ -1,0 +1,5 @@
+"""python -m deqcli."""
+
+from deqcli.cli.main import main
+
+main()

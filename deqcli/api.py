@@ -1,0 +1,125 @@
+"""The Python API, of which the command line is a shell: `deqcli.train`, `.sweep_width`, `.check_init`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deqcli.recipe.loading import load_recipe
+from deqcli.recipe.schema import Recipe, RunSpec
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from deqcli.sweep.checks import Checked, CheckedDraw
+    from deqcli.sweep.local import OnEnd, OnProgress
+    from deqcli.sweep.sweep import SweepEnd
+
+OUT = "outputs"
+ACCELERATORS = ("cuda", "mps")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A complete run: its folder, the manifest in it, and its tables."""
+
+    folder: Path
+    manifest: dict[str, Any]
+    computed: bool
+
+    @property
+    def loss(self) -> pd.DataFrame:
+        """loss.csv."""
+        return _table(self.folder / "loss.csv")
+
+    @property
+    def spectral(self) -> pd.DataFrame:
+        """spectral.csv."""
+        return _table(self.folder / "spectral.csv")
+
+    @property
+    def certificates(self) -> pd.DataFrame:
+        """certificates.csv."""
+        return _table(self.folder / "certificates.csv")
+
+
+def _table(path: Path) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.read_csv(path)
+
+
+def resolve(
+    recipe: str, overrides: Sequence[str] = (), *, width: int | None = None, seed: int | None = None,
+    widths: Sequence[int] | None = None, seeds: Sequence[int] | None = None, device: str = "auto",
+) -> Recipe:  # fmt: skip
+    """The checked recipe of a name or path, with `key=value` overrides and the common ones by name.
+
+    Raises: RecipeRefused with every mistake, Refused where there is no such recipe.
+    """
+    named = {"model.width": width, "train.seed": seed, "sweep.widths": widths, "sweep.seeds": seeds}
+    texts = [f"{key}={_spelled(value)}" for key, value in named.items() if value is not None]
+    accelerated = device.startswith(ACCELERATORS)  # its memory is asked once torch is there
+    return load_recipe(recipe, [*overrides, *texts], memory=sys.maxsize if accelerated else None)
+
+
+def _spelled(value: object) -> str:
+    return f"[{', '.join(map(str, value))}]" if isinstance(value, (list, tuple, range)) else str(value)
+
+
+def train(
+    recipe: str, *overrides: str, width: int | None = None, seed: int | None = None, device: str = "auto",
+    out: str | os.PathLike[str] = OUT, force: bool = False, threads: int | None = None,
+    on_progress: Callable[[RunSpec, int, float], None] | None = None,
+) -> Run:  # fmt: skip
+    """Train one network, resume it, or find it complete.
+
+    `overrides` are `key=value`; `out` is the folder above <name>/runs/<run_id>; `force` computes a run anew.
+    Raises: DeqcliError of a kind for each exit code, each a sentence that says what to do.
+    """
+    from deqcli.runs.device import Execution
+    from deqcli.runs.run import run
+
+    spec = resolve(recipe, overrides, width=width, seed=seed, device=device).run()
+    outcome = run(spec, Path(out), Execution(device, threads), force, on_progress)
+    return Run(outcome.folder, outcome.manifest, outcome.computed)
+
+
+def sweep_width(
+    recipe: str, *overrides: str, widths: Sequence[int] | None = None, seeds: Sequence[int] | None = None,
+    executor: str = "local", device: str = "auto", out: str | os.PathLike[str] = OUT, jobs: int | None = None,
+    on_progress: OnProgress = lambda *_: None, on_end: OnEnd = lambda _: None,
+) -> SweepEnd:  # fmt: skip
+    """Train a network for each width and seed in worker processes, merge the tables and draw the figures.
+
+    Runs that are complete are not computed again. A cell that fails is in `.failed`; the others go on.
+    Raises: DeqcliError of a kind for each exit code.
+    """
+    from deqcli.sweep.sweep import SweepOptions, sweep
+
+    def finish(folder: Path) -> Sequence[str]:
+        from deqcli.show.figures import draw_figures
+
+        return draw_figures(folder)
+
+    resolved = resolve(recipe, overrides, widths=widths, seeds=seeds, device=device)
+    return sweep(resolved, Path(out), SweepOptions(executor, device, jobs, finish, on_progress, on_end))
+
+
+def check_init(
+    recipe: str, *overrides: str, widths: Sequence[int] | None = None, seeds: Sequence[int] | None = None,
+    device: str = "auto", out: str | os.PathLike[str] = OUT, on_draw: Callable[[CheckedDraw], None] | None = None,
+) -> Checked:  # fmt: skip
+    """Draw the network of each width and seed, measure it, and say which statements of the theory hold for it.
+
+    Raises: DeqcliError of a kind for each exit code; a statement that fails is a finding, not an error.
+    """
+    from deqcli.runs.device import Execution
+    from deqcli.sweep.checks import check
+
+    resolved = resolve(recipe, overrides, widths=widths, seeds=seeds, device=device)
+    return check(resolved, Path(out), Execution(device), on_draw)

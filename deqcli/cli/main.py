@@ -1,0 +1,75 @@
+"""The application: its commands, and the signals and pipes around them."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+import deqcli
+from deqcli.cli import recipes
+from deqcli.cli.check_init import check_init
+from deqcli.cli.sweep_width import sweep_width
+from deqcli.cli.train import train
+from deqcli.errors import Interrupted
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    help="The experiment runner for the theory of over-parameterized deep equilibrium models.",
+)
+app.command("train")(train)
+app.command("sweep-width")(sweep_width)
+app.command("check-init")(check_init)
+app.add_typer(recipes.app, name="recipes")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"deqcli {deqcli.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Hold the options of the application itself."""
+
+
+@app.command()
+def env(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False) -> None:
+    """Name the versions, devices, cores and executors that runs would use here.
+
+    Example: deqcli env
+    """
+    from deqcli.cli.environment import describe
+    from deqcli.cli.reporting import reporting
+    from deqcli.show.console import Screen
+
+    screen = Screen(as_json=as_json)
+    with reporting(screen):
+        found = describe()
+        screen.table("", ["what", "value"], [[name, value] for name, value in found.items()], left=True)
+        screen.document(found)
+
+
+def _stop(signum: int, _frame: FrameType | None) -> None:
+    raise Interrupted(signum)
+
+
+def main() -> None:
+    """Run the command line; SIGTERM ends it as Ctrl-C does, from the first moment on."""
+    signal.signal(signal.SIGTERM, _stop)
+    try:
+        app()
+    except (KeyboardInterrupt, Interrupted) as stop:
+        print("interrupted", file=sys.stderr)
+        sys.exit(stop.exit_code if isinstance(stop, Interrupted) else 128 + signal.SIGINT)

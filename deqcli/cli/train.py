@@ -1,0 +1,112 @@
+"""deqcli train."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from deqcli.cli.arguments import (
+    DeviceOption,
+    DryRunOption,
+    JsonOption,
+    OutOption,
+    OverridesArgument,
+    QuietOption,
+    RecipeArgument,
+    value_override,
+)  # fmt: skip
+from deqcli.cli.reporting import reporting
+
+if TYPE_CHECKING:
+    from deqcli.api import Run
+    from deqcli.recipe.schema import RunSpec
+    from deqcli.show.console import Screen
+
+
+def train(
+    recipe: RecipeArgument,
+    overrides: OverridesArgument = None,
+    width: Annotated[int | None, typer.Option(help="model.width.")] = None,
+    seed: Annotated[int | None, typer.Option(help="train.seed, which decides W, U and a.")] = None,
+    device: DeviceOption = "auto",
+    threads: Annotated[int | None, typer.Option(min=1, envvar="DEQCLI_THREADS", help="CPU threads of the run.")] = None,
+    out: OutOption = Path("outputs"),
+    force: Annotated[bool, typer.Option("--force", help="Compute the run anew, even if it is complete.")] = False,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Train one network by exact implicit-gradient descent.
+
+    An interrupted run goes on where it was; a complete one is not computed again.
+
+    Example: deqcli train quickstart train.steps=100 --width 256
+    """
+    from deqcli import api
+    from deqcli.show.console import Screen
+
+    screen = Screen(quiet, as_json)
+    given = [*(overrides or []), *value_override("model.width", width), *value_override("train.seed", seed)]
+    with reporting(screen, on_interrupt="the same command goes on from there"):
+        if dry_run:
+            _show_plan(screen, api.resolve(recipe, given, device=device).run(), out)
+            return
+        with screen.progress() as watch:
+            run = api.train(
+                recipe, *given, device=device, out=out, force=force, threads=threads, on_progress=watch.progress
+            )
+        _show_run(screen, run)
+
+
+def _show_plan(screen: Screen, spec: RunSpec, out: Path) -> None:
+    from deqcli.recipe.memory import spec_bytes
+    from deqcli.runs.files import recipe_text
+    from deqcli.runs.folder import read_manifest, run_folder
+
+    folder, size = run_folder(out, spec), spec_bytes(spec)
+    manifest = read_manifest(folder, "run", spec.run_id)
+    status = manifest["status"] if manifest else "not started"
+    screen.say(recipe_text(spec).rstrip())
+    screen.say(f"{folder}: {status}; {size} bytes ({size / 1e9:.3g} GB) at its peak")
+    screen.document(
+        {
+            "run_id": spec.run_id,
+            "folder": str(folder),
+            "status": status,
+            "bytes": size,
+            "recipe": spec.model_dump(mode="json"),
+        }
+    )
+
+
+def _show_run(screen: Screen, run: Run) -> None:
+    results = run.manifest["results"]
+    screen.table(run.manifest["id"], ["result", "value"], [[name, value] for name, value in results.items()])
+    for line in _verdicts(results):
+        screen.say(line)
+    if not run.computed:
+        screen.say("This run was complete already; --force computes it anew.")
+    screen.say(f"Files: {run.folder}")
+    screen.document({"folder": str(run.folder), "computed": run.computed, **run.manifest})
+
+
+def _verdicts(results: dict[str, float | None]) -> list[str]:
+    """The conclusions of Theorem 1 at the logged steps, one line each."""
+    upper, ratio, over = (
+        results[key] for key in ("max_spectral_norm_upper", "min_lambda_ratio", "max_loss_over_bound")
+    )
+    return [
+        _verdict("(i)   ||W||_2 < 1", "largest upper bound", upper, upper is not None and upper < 1),
+        _verdict(
+            "(ii)  lambda_tau > lambda_0/2", "least lambda_tau/lambda_0", ratio, ratio is not None and ratio > 0.5
+        ),
+        _verdict("(iii) loss <= loss_bound", "largest loss/loss_bound", over, over is None or over <= 1),
+    ]
+
+
+def _verdict(claim: str, what: str, value: float | None, held: bool) -> str:
+    from deqcli.show.console import number
+
+    return f"{claim}: {'held' if held else 'not shown'} at every logged step ({what} {number(value)})"

@@ -1,0 +1,213 @@
+"""The local executor: supervised worker processes on this machine. One that dies takes only its own cell along."""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, Any
+
+import deqcli
+from deqcli.errors import Interrupted
+from deqcli.recipe.schema import RunSpec
+from deqcli.runs.folder import COMPLETE, FAILED, INTERRUPTED
+from deqcli.runs.signals import StopSignals
+
+POLL_SECONDS = 0.2
+GRACE_SECONDS = 60.0
+"""How long workers may take to checkpoint after a signal."""
+
+OnProgress = Callable[[RunSpec, int, float], None]
+OnEnd = Callable[["CellEnd"], None]
+
+
+@dataclass(frozen=True)
+class CellEnd:
+    """How a cell ended: complete, failed (with its sentence and exit code) or interrupted."""
+
+    spec: RunSpec
+    status: str
+    error: str | None = None
+    exit_code: int = 0
+
+
+class _Worker:
+    """A worker process and the cell it computes."""
+
+    def __init__(self, out: Path, device: str, threads: int) -> None:
+        self.spec: RunSpec | None = None
+        self.ended = False
+        self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the worker)
+        command = [sys.executable, "-P", "-m", "deqcli.sweep.worker", str(out), device, str(threads)]
+        packages = [str(Path(deqcli.__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
+        self.process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._stderr,
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, packages))},
+            start_new_session=True,  # Ctrl-C reaches the driver alone, which passes it on once
+        )
+        self._buffer = b""
+
+    @property
+    def stdout(self) -> IO[bytes]:
+        assert self.process.stdout is not None
+        return self.process.stdout
+
+    def give(self, spec: RunSpec) -> None:
+        """Start a cell."""
+        assert self.process.stdin is not None
+        self.spec = spec
+        with suppress(BrokenPipeError):  # it is dead, which its closed output will tell
+            self.process.stdin.write(spec.model_dump_json().encode() + b"\n")
+            self.process.stdin.flush()
+
+    def events(self) -> list[dict[str, Any]]:
+        """The events that have arrived; the last of a worker that has ended says how its cell failed."""
+        data = os.read(self.stdout.fileno(), 65536)
+        self.ended = not data
+        *lines, self._buffer = (self._buffer + data).split(b"\n")
+        if self.ended and self.spec is not None:
+            return [{"event": FAILED, "error": self._last_words(), "exit_code": 1}]
+        return [json.loads(line) for line in lines]
+
+    def _last_words(self) -> str:
+        code = self.process.wait()
+        self._stderr.seek(0)
+        lines = self._stderr.read().decode(errors="replace").strip().splitlines()
+        how = f"signal {-code} ({signal.Signals(-code).name})" if code < 0 else f"exit code {code}"
+        return f"its worker process ended with {how}" + (f": {lines[-1]}" if lines and code >= 0 else "")
+
+    def stop(self) -> None:
+        """Ask for a checkpoint and an end."""
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+
+    def close(self) -> None:
+        """Make sure that nothing of it is left."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout, self._stderr):
+            if pipe is not None:
+                with suppress(BrokenPipeError):  # it died with a cell half given
+                    pipe.close()
+
+
+@dataclass
+class LocalExecutor:
+    """`jobs` workers of `threads` threads each (0: by the width), all on one device."""
+
+    out: Path
+    device: str
+    jobs: int
+    threads: int
+
+    def run(self, specs: Sequence[RunSpec], on_progress: OnProgress, on_end: OnEnd) -> list[CellEnd]:
+        """Compute the cells, started in the order given; `on_end` hears of each as it ends.
+
+        Raises: Interrupted after SIGINT or SIGTERM, once every worker has checkpointed.
+        """
+        waiting, ends = deque(specs), list[CellEnd]()
+        signals = StopSignals()
+
+        def end(cell: CellEnd) -> None:
+            ends.append(cell)
+            on_end(cell)
+
+        with signals.installed(), signals.deferred(), self._workers(min(self.jobs, len(specs))) as crew:
+            for worker in crew.working():
+                worker.give(waiting.popleft())
+            while crew.working():
+                if signals.pending is not None:
+                    self._drain(crew, end)
+                    raise Interrupted(signals.pending, f"interrupted; {len(waiting)} cells had not started")
+                for worker in crew.ready(POLL_SECONDS):
+                    _hear(worker, on_progress, end)
+                    self._occupy(worker, crew, waiting)
+        return ends
+
+    @contextmanager
+    def _workers(self, count: int) -> Iterator[_Crew]:
+        crew = _Crew(self)
+        try:
+            for _ in range(count):
+                crew.hire()
+            yield crew
+        finally:
+            crew.close()
+
+    def _occupy(self, worker: _Worker, crew: _Crew, waiting: deque[RunSpec]) -> None:
+        """Give a free worker the next cell, and replace one that has ended."""
+        if worker.spec is not None:
+            return
+        if worker.ended or not waiting:
+            crew.dismiss(worker)
+        if waiting:
+            free = crew.hire() if worker.ended else worker
+            free.give(waiting.popleft())
+
+    def _drain(self, crew: _Crew, end: OnEnd) -> None:
+        """Pass the signal on and hear the workers out; one that stays silent is ended with the crew."""
+
+        def stopped(cell: CellEnd) -> None:
+            end(cell if cell.status == COMPLETE else replace(cell, status=INTERRUPTED))
+
+        for worker in crew.working():
+            worker.stop()
+        while ready := crew.ready(GRACE_SECONDS):
+            for worker in ready:
+                _hear(worker, lambda *_: None, stopped)
+                if worker.spec is None:
+                    crew.dismiss(worker)
+            if not crew.working():
+                return
+
+
+def _hear(worker: _Worker, on_progress: OnProgress, end: OnEnd) -> None:
+    """Pass on what a worker says; one whose cell has ended is free."""
+    for event in worker.events():
+        assert worker.spec is not None
+        if event["event"] == "progress":
+            on_progress(worker.spec, event["step"], event["loss"])
+        else:
+            spec, worker.spec = worker.spec, None
+            end(CellEnd(spec, event["event"], event.get("error"), event.get("exit_code", 0)))
+
+
+class _Crew:
+    """The workers at work, and which of them have something to say."""
+
+    def __init__(self, executor: LocalExecutor) -> None:
+        self._executor, self._selector = executor, selectors.DefaultSelector()
+        self._all: list[_Worker] = []
+
+    def hire(self) -> _Worker:
+        worker = _Worker(self._executor.out, self._executor.device, self._executor.threads)
+        self._all.append(worker)
+        self._selector.register(worker.stdout, selectors.EVENT_READ, worker)
+        return worker
+
+    def dismiss(self, worker: _Worker) -> None:
+        self._selector.unregister(worker.stdout)
+
+    def working(self) -> list[_Worker]:
+        return [key.data for key in self._selector.get_map().values()]
+
+    def ready(self, seconds: float) -> list[_Worker]:
+        return [key.data for key, _ in self._selector.select(seconds)]
+
+    def close(self) -> None:
+        for worker in self._all:
+            worker.close()
+        self._selector.close()

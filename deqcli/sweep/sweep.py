@@ -1,0 +1,132 @@
+"""A sweep over widths and seeds: what is complete is kept, the rest is computed, all of it merged."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from deqcli.errors import CorruptArtefact, Interrupted
+from deqcli.recipe.memory import machine_memory, spec_bytes
+from deqcli.recipe.schema import Recipe, RunSpec
+from deqcli.runs import files
+from deqcli.runs.folder import (
+    COMPLETE,
+    FAILED,
+    INTERRUPTED,
+    RUNNING,
+    Manifest,
+    clear,
+    find_complete,
+    hashes,
+    locked,
+    read_manifest,
+    write_manifest,
+)  # fmt: skip
+from deqcli.sweep.local import CellEnd, LocalExecutor, OnEnd, OnProgress
+from deqcli.sweep.merge import merge
+
+NVIDIA = Path("/dev/nvidiactl")
+"""There where a CUDA device may be: asking torch would cost its import."""
+
+EXECUTORS = {"local": LocalExecutor}
+"""Where cells are computed, by name; each runs `deqcli.runs.run.run` on (RunSpec, folder)."""
+
+Finish = Callable[[Path], Sequence[str]]
+"""Draws figures into a sweep's folder and returns their names."""
+
+
+@dataclass(frozen=True)
+class SweepOptions:
+    """How a sweep is computed; none of it is part of the recipe. `jobs` None: by cells, cores and memory."""
+
+    executor: str = "local"
+    device: str = "auto"
+    jobs: int | None = None
+    finish: Finish = lambda _: ()
+    on_progress: OnProgress = lambda *_: None
+    on_end: OnEnd = lambda _: None
+
+
+@dataclass(frozen=True)
+class SweepEnd:
+    """The folder of a sweep and how each of its cells ended, in the order of the rows."""
+
+    folder: Path
+    ends: list[CellEnd]
+    kept: int
+
+    @property
+    def failed(self) -> list[CellEnd]:
+        """The cells that failed."""
+        return [end for end in self.ends if end.status == FAILED]
+
+
+def sweep_folder(out: Path, recipe: Recipe) -> Path:
+    """<out>/<name>/sweeps/<sweep_id>."""
+    return out / recipe.name / "sweeps" / recipe.sweep_id
+
+
+def sweep(recipe: Recipe, out: Path, options: SweepOptions) -> SweepEnd:
+    """Run every cell that is not complete, merge the tables, draw the figures.
+
+    Raises: Interrupted (what is complete stays so), CorruptArtefact, FolderInUse, OSError.
+    """
+    folder, cells = sweep_folder(out, recipe), recipe.cells()
+    read_manifest(folder, "sweep", recipe.sweep_id)
+    ended = {cell.run_id: end for cell in cells if (end := _already(out, cell)) is not None}
+    kept = sum(end.status == COMPLETE for end in ended.values())
+    with locked(folder):
+        clear(folder, [])
+        files.replace_text(folder / files.RECIPE, files.recipe_text(recipe))
+        _note(folder, recipe, RUNNING)
+        try:
+            _compute([cell for cell in cells if cell.run_id not in ended], out, options, ended)
+        except Interrupted:
+            _note(folder, recipe, INTERRUPTED)
+            raise
+        ends = [ended[cell.run_id] for cell in cells]
+        written = [files.RECIPE, *merge(out, folder, ends), *options.finish(folder)]
+        status = FAILED if any(end.status == FAILED for end in ends) else COMPLETE
+        _note(folder, recipe, status, hashes(folder, written))
+    return SweepEnd(folder, ends, kept)
+
+
+def _already(out: Path, cell: RunSpec) -> CellEnd | None:
+    """A cell that needs no computing: complete, or in a folder that cannot be trusted."""
+    try:
+        return CellEnd(cell, COMPLETE) if find_complete(out, cell) else None
+    except CorruptArtefact as error:
+        return CellEnd(cell, FAILED, str(error), error.exit_code)
+
+
+def _note(folder: Path, recipe: Recipe, status: str, digests: dict[str, str] | None = None) -> None:
+    manifest: Manifest = {"format": 1, "kind": "sweep", "id": recipe.sweep_id, "recipe": recipe.name}
+    cells = [cell.run_id for cell in recipe.cells()]
+    write_manifest(folder, manifest | {"status": status, "cells": cells, "files": digests or {}})
+
+
+def _compute(cells: list[RunSpec], out: Path, options: SweepOptions, ended: dict[str, CellEnd]) -> None:
+    """Run the cells, the most expensive first, so that none is left alone at the end."""
+
+    def on_end(end: CellEnd) -> None:
+        ended[end.spec.run_id] = end
+        options.on_end(end)
+
+    for end in ended.values():
+        if end.status == FAILED:
+            options.on_end(end)
+    if cells:
+        jobs, threads = share(cells, options)
+        executor = EXECUTORS[options.executor](out, options.device, jobs, threads)
+        executor.run(sorted(cells, key=lambda cell: -cell.model.width), options.on_progress, on_end)
+
+
+def share(cells: Sequence[RunSpec], options: SweepOptions) -> tuple[int, int]:
+    """(workers, threads of each; 0: by the width): no more threads than cores, no more runs than memory holds."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    fitting = max(1, machine_memory() // max(spec_bytes(cell) for cell in cells))
+    on_gpu = options.device.startswith(("cuda", "mps")) or (options.device == "auto" and NVIDIA.exists())
+    jobs = options.jobs or min(1 if on_gpu else cores, len(cells), fitting)
+    return jobs, max(1, cores // jobs) if jobs > 1 else 0
