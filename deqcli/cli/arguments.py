@@ -10,6 +10,8 @@ from typing import Annotated
 
 import typer
 
+from deqcli.errors import Refused
+
 MOST_VALUES = 100_000
 
 
@@ -69,7 +71,7 @@ def _expanded(part: str) -> Sequence[str]:
     start, stop, step = int(match[1]), int(match[2]), int(match[3] or 1)
     values = range(start, stop, step) if step else range(0)
     if not 0 < len(values) <= MOST_VALUES:
-        raise typer.BadParameter(f"{part} names {len(values)} values; start:stop:step needs 1 to {MOST_VALUES}")
+        raise Refused(f"{part} names {len(values)} values; start:stop:step needs 1 to {MOST_VALUES}")
     return [str(value) for value in values]
 
 

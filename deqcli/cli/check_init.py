@@ -67,14 +67,12 @@ def check_init(
 
 
 def _show_draw(screen: Screen, drawn: CheckedDraw) -> None:
-    from deqcli.show.console import number
-
     measured = asdict(drawn.measured)
     rows: list[list[object]] = [
         [each.name, each.lhs, each.rhs, each.slack, each.holds, each.repaired_by_width] for each in drawn.certificates
     ]
     screen.table(f"width {drawn.spec.model.width}, seed {drawn.spec.train.seed}", COLUMNS, rows)
-    screen.say("; ".join(f"{name} {number(value)}" for name, value in measured.items()))
+    screen.table("", ["measured", "value"], [[name, value] for name, value in measured.items()])
     screen.say("")
 
 

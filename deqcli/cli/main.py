@@ -57,7 +57,8 @@ def env(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON doc
     screen = Screen(as_json=as_json)
     with reporting(screen):
         found = describe()
-        screen.table("", ["what", "value"], [[name, value] for name, value in found.items()], left=True)
+        for name, value in found.items():
+            screen.say(f"{name:<{max(map(len, found))}}  {value}")
         screen.document(found)
 
 

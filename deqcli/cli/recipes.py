@@ -28,7 +28,8 @@ def list_recipes(as_json: JsonOption = False) -> None:
     screen = Screen(as_json=as_json)
     with reporting(screen):
         found = {name: header(path)[0] for name, path in shipped_recipes().items()}
-        screen.table("", ["recipe", "what it is"], [[name, line] for name, line in found.items()], left=True)
+        for name, line in found.items():
+            screen.say(f"{name:<{max(map(len, found))}}  {line}")
         screen.document(found)
 
 

@@ -33,6 +33,7 @@ LabelScale = Annotated[Positive, Field(description="factor on every label")]
 class DataKind(Options):
     """Options of a kind of data."""
 
+    kind: str
     label_scale: LabelScale = 1.0
 
     @abstractmethod

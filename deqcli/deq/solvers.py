@@ -69,6 +69,7 @@ def error_bound(residual: float, contraction: float) -> float | None:
 class Solver(Options):
     """Options and method of a fixed-point solver."""
 
+    kind: str
     tolerance: Annotated[Tolerance, Field(description="largest relative residual accepted; auto: by train.dtype")] = (
         "auto"
     )

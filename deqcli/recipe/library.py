@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import takewhile
 from pathlib import Path
 
 import deqcli
@@ -18,7 +19,7 @@ def shipped_folder() -> Path:
 
 def shipped_recipes() -> dict[str, Path]:
     """Name -> file of every recipe that comes along, by name."""
-    return {path.stem: path for path in sorted(shipped_folder().glob("*.yaml"))}
+    return {path.stem: path for path in sorted(shipped_folder().glob("*.yaml"), key=lambda path: path.stem)}
 
 
 def find_recipe(recipe: str) -> Path:
@@ -38,5 +39,4 @@ def find_recipe(recipe: str) -> Path:
 def header(path: Path) -> list[str]:
     """The comment lines at the top of a recipe: what it is, the command, the cost, what to expect."""
     lines = path.read_text(encoding="utf-8").splitlines()
-    comment = [line.removeprefix("#").strip() for line in lines if line.startswith("#")]
-    return comment[: len(lines)]
+    return [line.removeprefix("#").strip() for line in takewhile(lambda line: line.startswith("#"), lines)]

@@ -68,11 +68,12 @@ _Dumper.add_representer(str, _text)
 
 def recipe_text(options: Options) -> str:
     """A recipe in YAML, one section a line, every default spelled out."""
-    lines = []
-    for key, value in options.model_dump(mode="json").items():
-        text = yaml.dump({key: value}, Dumper=_Dumper, default_flow_style=None, sort_keys=False, width=100_000)
-        lines.append(text)
-    return "".join(lines)
+    return "".join(f"{key}: {_flow(value)}\n" for key, value in options.model_dump(mode="json").items())
+
+
+def _flow(value: object) -> str:
+    text = yaml.dump(value, Dumper=_Dumper, default_flow_style=True, sort_keys=False, allow_unicode=True, width=100_000)
+    return text.removesuffix("...\n").rstrip("\n")
 
 
 def versions() -> dict[str, str]:

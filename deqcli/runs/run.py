@@ -66,6 +66,7 @@ def run(
     Raises: Refused (data, memory, device), NumericalFailure, CorruptArtefact, FolderInUse, Interrupted, OSError.
     """
     folder = run_folder(out, spec)
+    read_manifest(folder, "run", spec.run_id)  # before anything is written: the folder may be somebody else's
     complete = None if force else find_complete(out, spec)
     if complete:
         return Outcome(folder, complete, computed=False)
@@ -152,16 +153,17 @@ class _Session:
         write_manifest(self.folder, self.manifest)
 
     def _train(self, fresh: bool) -> None:
+        started = time.perf_counter()
         checkpoint = None if fresh else self._load()
         with self._tables(checkpoint) as tables:
             trainer, metrics = self._fresh(tables) if checkpoint is None else self._resumed(tables, checkpoint)
-            started, first = time.perf_counter(), trainer.step
+            first = trainer.step
             with self.signals.deferred():
                 self._steps(trainer, metrics)
                 self._checkpoint(trainer, metrics)
             seconds = time.perf_counter() - started
-        share = trainer.logging_seconds / seconds if trainer.step > first else 0.0
-        self._say(f"{trainer.step - first} steps in {seconds:.1f} s, of which logging {share:.1%}")
+        share = trainer.logging_seconds / seconds
+        self._say(f"{trainer.step - first} steps in {seconds:.2f} s, of which logging {share:.1%}")
         self.manifest["results"] = results(self.folder, metrics.baseline)
         self.manifest["files"] = hashes(self.folder, RESULT_FILES)
         self._end(COMPLETE)

@@ -9,14 +9,13 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, TYPE_CHECKING, Any
 
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Table
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
 
-from deqcli.recipe.schema import RunSpec
+    from deqcli.recipe.schema import RunSpec
 
 PLAIN_WIDTH = 160
 PLAIN_EVERY = 30.0
@@ -37,33 +36,34 @@ class Screen:
 
     def __init__(self, quiet: bool = False, as_json: bool = False) -> None:
         self.quiet, self.as_json = quiet, as_json
-        self._out = Console(width=None if sys.stdout.isatty() else PLAIN_WIDTH, highlight=False)
-        self._err = Console(stderr=True, width=None if sys.stderr.isatty() else PLAIN_WIDTH, highlight=False)
 
     def say(self, sentence: str) -> None:
         """A line of the result, never folded, so that a path in it can be copied."""
         if not (self.quiet or self.as_json):
-            self._out.print(escape(sentence), soft_wrap=True)
+            print(sentence)
 
     def note(self, sentence: str) -> None:
         """A line about what is going on."""
         if not (self.quiet or self.as_json):
-            self._err.print(escape(sentence), soft_wrap=True)
+            print(sentence, file=sys.stderr)
 
     def complain(self, sentence: str) -> None:
         """A failure; shown whatever was asked for."""
-        self._err.print(escape(sentence), soft_wrap=True)
+        print(sentence, file=sys.stderr)
 
-    def table(self, title: str, columns: list[str], rows: list[list[object]], left: bool = False) -> None:
-        """A small table, numbers to the right unless all is `left`."""
+    def table(self, title: str, columns: list[str], rows: list[list[object]]) -> None:
+        """A small table, its first column to the left and the others to the right."""
         if self.quiet or self.as_json:
             return
-        table = Table(title=escape(title) or None, title_justify="left", box=None, pad_edge=False, header_style="bold")
+        from rich.markup import escape
+        from rich.table import Table
+
+        table = Table(title=escape(title), title_justify="left", box=None, pad_edge=False, header_style="bold")
         for index, column in enumerate(columns):
-            table.add_column(escape(column), justify="left" if left or index == 0 else "right", overflow="fold")
+            table.add_column(escape(column), justify="left" if index == 0 else "right", overflow="fold")
         for row in rows:
             table.add_row(*(escape(number(value)) for value in row))
-        self._out.print(table)
+        _console(sys.stdout).print(table)
 
     def document(self, content: Mapping[str, Any]) -> None:
         """The one JSON document of --json."""
@@ -75,11 +75,19 @@ class Screen:
         """A display of running cells: bars on a terminal, a line now and then elsewhere, nothing when quiet."""
         if self.quiet or self.as_json:
             yield Watch()
-        elif self._err.is_terminal and not self._err.is_dumb_terminal:
-            with _bars(self._err) as bars:
+            return
+        console = _console(sys.stderr)
+        if console.is_terminal and not console.is_dumb_terminal:
+            with _bars(console) as bars:
                 yield BarWatch(bars)
         else:
-            yield LineWatch(self._err)
+            yield LineWatch()
+
+
+def _console(file: IO[str]) -> Console:
+    from rich.console import Console
+
+    return Console(file=file, width=None if file.isatty() else PLAIN_WIDTH, highlight=False)
 
 
 class Watch:
@@ -93,6 +101,8 @@ class Watch:
 
 
 def _bars(console: Console) -> Progress:
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
     columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), TextColumn("{task.fields[state]}"))
     return Progress(*columns, TimeRemainingColumn(), console=console, transient=True)
 
@@ -119,14 +129,14 @@ class BarWatch(Watch):
 class LineWatch(Watch):
     """A plain line for each cell now and then."""
 
-    def __init__(self, console: Console) -> None:
-        self._console, self._last = console, dict[str, float]()
+    def __init__(self) -> None:
+        self._last = dict[str, float]()
 
     def progress(self, spec: RunSpec, step: int, loss: float) -> None:
         now = time.monotonic()
         if now - self._last.setdefault(spec.run_id, now) >= PLAIN_EVERY:
             self._last[spec.run_id] = now
-            self._console.print(f"{spec.run_id}: step {step}/{spec.train.steps} loss {loss:.4g}", soft_wrap=True)
+            print(f"{spec.run_id}: step {step}/{spec.train.steps} loss {loss:.4g}", file=sys.stderr)
 
 
 def relative(path: Path) -> str:

@@ -40,7 +40,7 @@ STYLE: dict[Any, Any] = {
 DASHES: tuple[object, ...] = ("-", (0, (5, 1.5)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (7, 1, 1, 1, 1, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 MARKERS_PER_LINE = 6
-WIDTHS_PER_LINE = 4
+WIDTHS_PER_LINE = 5
 
 
 class Sweep:
@@ -110,12 +110,25 @@ def _figure(sweep: Sweep, panels: Sequence[str]) -> Figure:
     figure = Figure(figsize=(width, height * len(panels)))
     for axes, panel in zip(figure.subplots(len(panels), 1, squeeze=False)[:, 0], panels, strict=True):
         PANELS[panel](axes, sweep)
+    _legend(figure, f"{sweep.title}: width $m$")
+    return figure
+
+
+def _legend(figure: Figure, title: str) -> None:
+    """One legend above all panels, to be read line by line (matplotlib fills it column by column)."""
     lines, widths = figure.axes[0].get_legend_handles_labels()
     columns = min(len(widths), WIDTHS_PER_LINE)
+    order = [index for column in range(columns) for index in range(column, len(widths), columns)]
     figure.legend(
-        lines, widths, loc="outside upper center", ncols=columns, frameon=False, title=f"{sweep.title}: width $m$"
+        [lines[index] for index in order],
+        [widths[index] for index in order],
+        title=title,
+        loc="outside upper center",
+        ncols=columns,
+        frameon=False,
+        handlelength=2.4,
+        columnspacing=1.0,
     )
-    return figure
 
 
 def _save(figure: Figure, folder: Path, name: str, form: str) -> str:

@@ -1,0 +1,179 @@
+"""Independent routes to what deqcli computes: dense formulas, plain loops and autograd, in float64 and slow."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from deqcli.deq.activations import ACTIVATIONS
+from deqcli.deq.network import Component, Network, Params
+from deqcli.deq.solvers import Picard, Status
+
+torch.set_num_threads(1)  # on matrices this small a second thread only waits for the first
+
+Gradient = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""By W (m, m), by U (m, d), by a (m,)."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A network and its data, as numpy arrays."""
+
+    W: np.ndarray  # (m, m)
+    U: np.ndarray  # (m, d)
+    a: np.ndarray  # (m,)
+    X: np.ndarray  # (d, n)
+    y: np.ndarray  # (n,)
+
+
+def draw_problem(n: int, d: int, m: int, norm: float = 0.7, seed: int = 0) -> Problem:
+    """Gaussian W with ||W||_2 = `norm`, U and a as in Assumption 1, samples of norm sqrt(d), normal labels."""
+    rng = np.random.default_rng((seed, n, d, m))
+    W = rng.standard_normal((m, m))
+    X = rng.standard_normal((d, n))
+    return Problem(
+        W=W * norm / np.linalg.norm(W, 2),
+        U=rng.standard_normal((m, d)) * math.sqrt(2 / d),
+        a=rng.standard_normal(m) / math.sqrt(m),
+        X=X * math.sqrt(d) / np.linalg.norm(X, axis=0),
+        y=rng.standard_normal(n),
+    )
+
+
+def network_of(p: Problem, dtype: torch.dtype = torch.float64, **options: object) -> Network:
+    """The deqcli network on copies of the arrays, with a Picard solver of these options."""
+    W, U, a, X = (torch.tensor(array, dtype=dtype) for array in (p.W, p.U, p.a, p.X))
+    return Network(Params(W, U, a), X, Component(ACTIVATIONS["relu"], Picard(**options)))
+
+
+def solved_network(p: Problem, tolerance: float = 1e-14) -> Network:
+    """The same, with its equilibrium and adjoint solved."""
+    network = network_of(p, tolerance=tolerance, max_iterations=5000)
+    solutions = network.solve_equilibrium(), network.solve_adjoint()
+    assert [solution.status for solution in solutions] == [Status.CONVERGED] * 2
+    return network
+
+
+def implicit_gradient(p: Problem, learning_rate: float = 0.5) -> Gradient:
+    """The step of `Network.descend`, divided by -eta."""
+    network = solved_network(p)
+    network.descend(network.prediction_error(torch.tensor(p.y)), learning_rate)
+    after = network.params
+    pairs = ((p.W, after.W), (p.U, after.U), (p.a, after.a))
+    return tuple((before - now.numpy()) / learning_rate for before, now in pairs)
+
+
+def equilibrium(p: Problem) -> np.ndarray:
+    """Z (m, n) by Z <- max(W Z + U X, 0) from 0, until nothing but rounding changes."""
+    UX = p.U @ p.X
+    Z = np.zeros_like(UX)
+    for _ in range(5000):
+        previous, Z = Z, np.maximum(p.W @ Z + UX, 0.0)
+        if np.linalg.norm(Z - previous) <= 1e-15 * np.linalg.norm(Z):
+            return Z
+    raise AssertionError("the reference iteration did not converge")
+
+
+def preactivation(p: Problem) -> np.ndarray:
+    """W Z + U X at the equilibrium, (m, n)."""
+    return p.W @ equilibrium(p) + p.U @ p.X
+
+
+def loss_of(p: Problem) -> float:
+    """1/2 sum (a^T Z - y)^2."""
+    return 0.5 * float(np.sum((p.a @ equilibrium(p) - p.y) ** 2))
+
+
+def central_differences(p: Problem, h: float = 1e-4) -> Gradient:
+    """The gradient of the loss by fourth-order central differences, an entry at a time."""
+    return tuple(_differences(p, name, h) for name in ("W", "U", "a"))
+
+
+def _differences(p: Problem, name: str, h: float) -> np.ndarray:
+    array = getattr(p, name)
+    gradient = np.empty_like(array)
+    for index in np.ndindex(array.shape):
+
+        def shifted(steps: int, index: tuple[int, ...] = index) -> float:
+            moved = array.copy()
+            moved[index] += steps * h
+            return loss_of(replace(p, **{name: moved}))
+
+        gradient[index] = (8 * (shifted(1) - shifted(-1)) - (shifted(2) - shifted(-2))) / (12 * h)
+    return gradient
+
+
+def unrolled_prediction(X: torch.Tensor, depth: int) -> Callable[..., torch.Tensor]:
+    """Predictions a^T Z^(depth) as a function of (W, U, a) that autograd can follow."""
+
+    def predict(W: torch.Tensor, U: torch.Tensor, a: torch.Tensor) -> torch.Tensor:
+        UX = U @ X
+        Z = torch.zeros_like(UX)
+        for _ in range(depth):
+            Z = torch.relu(W @ Z + UX)
+        return a @ Z
+
+    return predict
+
+
+def unrolled_jacobian(p: Problem, depth: int = 150) -> np.ndarray:
+    """d y_hat / d (W, U, a), (n, m m + m d + m), by autograd through `depth` layers."""
+    params = tuple(torch.tensor(array) for array in (p.W, p.U, p.a))
+    parts = torch.autograd.functional.jacobian(unrolled_prediction(torch.tensor(p.X), depth), params)
+    return np.concatenate([part.reshape(len(p.y), -1).numpy() for part in parts], axis=1)
+
+
+def unrolled_gradient(p: Problem) -> Gradient:
+    """J^T e with J from autograd through the unrolled iteration."""
+    flat = unrolled_jacobian(p).T @ (p.a @ equilibrium(p) - p.y)
+    W, U, a = np.split(flat, [p.W.size, p.W.size + p.U.size])
+    return W.reshape(p.W.shape), U.reshape(p.U.shape), a
+
+
+def kronecker_jacobian(p: Problem) -> Gradient:
+    """d y_hat / d vec W, vec U, a, from the mn x mn matrix J = I - D (I_n (x) W), vec stacking columns.
+
+    With R = (I_n (x) a^T) J^-1 D: R (Z^T (x) I_m), R (X^T (x) I_m), Z^T. Source: Ling et al. 2023, Lemma 2.
+    """
+    Z = equilibrium(p)
+    m, n = Z.shape
+    D = np.diag((preactivation(p) >= 0).astype(float).flatten(order="F"))
+    J = np.eye(m * n) - D @ np.kron(np.eye(n), p.W)
+    R = np.kron(np.eye(n), p.a[None, :]) @ np.linalg.solve(J, D)  # (n, mn)
+    return R @ np.kron(Z.T, np.eye(m)), R @ np.kron(p.X.T, np.eye(m)), Z.T
+
+
+def kronecker_gradient(p: Problem, error: np.ndarray | None = None) -> Gradient:
+    """J^T e with J from the dense Kronecker formula; e = y_hat - y unless given."""
+    e = p.a @ equilibrium(p) - p.y if error is None else error
+    by_W, by_U, by_a = (J.T @ e for J in kronecker_jacobian(p))
+    return by_W.reshape(p.W.shape, order="F"), by_U.reshape(p.U.shape, order="F"), by_a
+
+
+def dense_adjoint(p: Problem) -> np.ndarray:
+    """V (m, n), column by column: (I - D_j W^T) v_j = D_j a."""
+    slope = (preactivation(p) >= 0).astype(float)
+    columns = [np.linalg.solve(np.eye(len(p.a)) - D[:, None] * p.W.T, D * p.a) for D in slope.T]
+    return np.stack(columns, axis=1)
+
+
+def relu_dual(c: np.ndarray) -> np.ndarray:
+    """Q(c) = (sin t + (pi - t) cos t)/pi with c = cos t; Ling et al. 2023, Lemma 3."""
+    t = np.arccos(np.clip(c, -1.0, 1.0))
+    return (np.sin(t) + (math.pi - t) * np.cos(t)) / math.pi
+
+
+def population_limit(X: np.ndarray, s: float) -> np.ndarray:
+    """K = Q(c)/(1 - s), each entry by its own scalar iteration c = s Q(c) + (1 - s) C."""
+    C = X.T @ X / X.shape[0]
+    K = np.empty_like(C)
+    for index, target in np.ndenumerate(C):
+        c = target
+        for _ in range(200):
+            c = s * float(relu_dual(c)) + (1 - s) * target
+        K[index] = float(relu_dual(c)) / (1 - s)
+    return K

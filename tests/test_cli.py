@@ -1,0 +1,300 @@
+"""Every command from outside: exit code, standard output, standard error, and what is left on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from deqcli.cli.main import app
+from deqcli.recipe.library import shipped_recipes
+from tests.runs import SMALL
+
+RUNNER = CliRunner()
+COMMANDS = (
+    "train",
+    "sweep-width",
+    "check-init",
+    "env",
+    "recipes list",
+    "recipes show",
+    "recipes copy",
+    "recipes validate",
+    "recipes schema",
+)
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in an empty folder that holds small.yaml, on the CPU."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DEQCLI_DEVICE", "cpu")
+    (tmp_path / "small.yaml").write_text(SMALL)
+    return tmp_path
+
+
+def call(*arguments: str) -> tuple[int, str, str]:
+    """(exit code, standard output, standard error) of a command run in this process."""
+    result = RUNNER.invoke(app, arguments)
+    assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
+    return result.exit_code, result.stdout, result.stderr
+
+
+def _walk() -> list[str]:
+    group = typer.main.get_command(app)
+    names = []
+    for name, command in group.commands.items():  # type: ignore[attr-defined]
+        names += [f"{name} {sub}" for sub in getattr(command, "commands", {})] or [name]
+    return names
+
+
+def test_every_command_has_help_that_ends_in_an_example() -> None:
+    assert sorted(_walk()) == sorted(COMMANDS)
+    for name in COMMANDS:
+        code, out, _ = call(*name.split(), "--help")
+        assert code == 0
+        assert f"Example: deqcli {name}" in out
+
+
+def test_train_trains_says_where_and_finds_it_again() -> None:
+    code, out, err = call("train", "small.yaml", "--width", "24", "--seed", "3")
+    assert code == 0, err
+    assert "final_loss" in out
+    assert "(iii) loss <= loss_bound: held at every logged step" in out
+    (folder,) = Path("outputs/small/runs").iterdir()
+    assert folder.name.startswith("w00024-s003-")
+    assert f"Files: {folder}" in out
+    code, out, _ = call("train", "small.yaml", "--width", "24", "--seed", "3")
+    assert code == 0
+    assert "This run was complete already; --force computes it anew." in out
+
+
+def test_train_json_is_one_document_and_nothing_else() -> None:
+    code, out, err = call("train", "small.yaml", "--json", "--out", "elsewhere")
+    document = json.loads(out)
+    assert (code, err) == (0, "")
+    assert document["status"] == "complete"
+    assert Path(document["folder"]).is_relative_to("elsewhere")
+    assert document["results"]["steps"] == 20
+
+
+def test_quiet_is_silent() -> None:
+    assert call("train", "small.yaml", "--quiet") == (0, "", "")
+
+
+def test_dry_run_writes_nothing() -> None:
+    code, out, _ = call("train", "small.yaml", "train.steps=7", "--dry-run")
+    assert code == 0
+    assert "train: {steps: 7, " in out
+    assert "not started" in out
+    code, out, _ = call("sweep-width", "small.yaml", "--widths", "8:11", "--seeds", "0,4", "--dry-run", "--json")
+    assert code == 0
+    assert [(run["width"], run["seed"]) for run in json.loads(out)["runs"]] == [
+        (8, 0), (8, 4), (9, 0), (9, 4), (10, 0), (10, 4),
+    ]  # fmt: skip
+    assert not Path("outputs").exists()
+
+
+def test_sweep_width_writes_tables_and_a_picture() -> None:
+    code, out, err = call(
+        "sweep-width", "small.yaml", "train.steps=4", "--widths", "8,12", "--seeds", "0", "--jobs", "1"
+    )
+    assert code == 0, err
+    (folder,) = Path("outputs/small/sweeps").iterdir()
+    assert f"Picture: {folder}/figures/figure-1.png" in out
+    assert (folder / "figures/figure-1.png").stat().st_size > 10_000
+    assert len((folder / "runs.csv").read_text().splitlines()) == 3
+    assert err.count("complete") == 2
+
+
+def test_sweep_width_with_a_failing_cell_exits_with_7() -> None:
+    code, out, err = call(
+        "sweep-width", "small.yaml", "solver.max_iterations=2", "--widths", "8", "--seeds", "0", "--json"
+    )
+    assert code == 7
+    assert json.loads(out)["failed"][0]["exit_code"] == 3
+    assert "failed: step 0: the equilibrium was not solved" in err
+    assert "1 of 1 runs failed; the others are complete" in err
+
+
+def test_check_init_reports_and_fails_only_when_strict() -> None:
+    code, out, _ = call("check-init", "small.yaml", "--widths", "16,24", "--seeds", "0:2")
+    assert code == 0
+    for name in (
+        "assumption_1",
+        "lemma_1",
+        "theorem_2",
+        "condition_1_eq_7",
+        "condition_1_eq_9_with_8",
+        "learning_rate_theorem",
+    ):
+        assert out.count(name) == 4
+    (folder,) = Path("outputs/small/checks").iterdir()
+    assert len((folder / "certificates.csv").read_text().splitlines()) == 1 + 4 * 11
+    code, out, err = call("check-init", "small.yaml", "--strict", "--json")
+    assert code == 3
+    assert "4 of 4 draws fail an inequality." in err
+    assert json.loads(out)["draws"][0]["failed"]
+
+
+def test_a_draw_without_an_equilibrium_exits_with_3() -> None:
+    code, _, err = call("check-init", "small.yaml", "model.sigma_w_sq=30.0")
+    assert code == 3
+    assert "a smaller model.sigma_w_sq" in err
+
+
+def test_numerical_failure_exits_with_3() -> None:
+    code, out, err = call("train", "small.yaml", "train.learning_rate=1e6", "--json")
+    assert code == 3
+    assert "Use a smaller train.learning_rate" in err
+    assert json.loads(out)["exit_code"] == 3
+
+
+@pytest.mark.parametrize("command", ["train", "sweep-width", "check-init", "recipes validate"])
+def test_mistakes_exit_with_2_and_leave_nothing(command: str) -> None:
+    Path("bad.yaml").write_text(SMALL.replace("width: 32", "widht: 32"))
+    code, out, err = call(*command.split(), "bad.yaml", "train.steps=-1")
+    assert (code, out) == (2, "")
+    assert "bad.yaml:4:9: model.widht is not known; did you mean `width`?" in err
+    assert "command line:1:13: train.steps must be a whole number, at least 0" in err
+    assert err.endswith("errors; nothing was run.\n")
+    assert not Path("outputs").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["train"], "Missing argument 'RECIPE'"),
+        (["train", "nowhere"], "there is no recipe 'nowhere'"),
+        (["train", "."], "there is no recipe '.'"),
+        (["train", "small.yaml", "--device", "abacus"], "--device abacus: this machine has cpu"),
+        (["train", "small.yaml", "--width", "many"], "--width"),
+        (["train", "small.yaml", "--widht", "3"], "--widht"),
+        (["sweep-width", "small.yaml", "--widths", "0"], "sweep.widths.0 must be a whole number, at least 1"),
+        (["sweep-width", "small.yaml", "--widths", "8:8"], "8:8 names 0 values"),
+        (["sweep-width", "small.yaml", "--widths", "1:999999999"], "names 999999998 values"),
+        (["sweep-width", "small.yaml", "--widths", "8,8"], "sweep.widths: names 8 twice"),
+        (["sweep-width", "small.yaml", "--executor", "pigeons"], "--executor"),
+        (["sweep-width", "small.yaml", "--jobs", "0"], "--jobs"),
+        (["frobnicate"], "frobnicate"),
+        (["recipes", "copy", "quickstart", "small.yaml"], "small.yaml exists already"),
+    ],
+)
+def test_wrong_usage_exits_with_2_and_a_sentence(arguments: list[str], words: str) -> None:
+    code, _, err = call(*arguments)
+    assert code == 2
+    assert words in err
+    assert "Traceback" not in err
+
+
+def test_a_folder_of_something_else_exits_with_4() -> None:
+    code, out, _ = call("train", "small.yaml", "--dry-run", "--json")
+    folder = Path(json.loads(out)["folder"])
+    folder.mkdir(parents=True)
+    (folder / "mine.txt").write_text("mine")
+    code, _, err = call("train", "small.yaml")
+    assert code == 4
+    assert "it is left as it is" in err
+    assert [path.name for path in folder.iterdir()] == ["mine.txt"]
+
+
+def test_an_output_that_cannot_be_written_exits_with_5() -> None:
+    Path("occupied").write_text("a file")
+    code, _, err = call("train", "small.yaml", "--out", "occupied")
+    assert code == 5
+    assert "Traceback" not in err
+
+
+@pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs setpriv to give up root")
+def test_a_folder_without_permission_exits_with_5(in_a_folder: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can become somebody else")
+    locked = in_a_folder / "locked"
+    locked.mkdir(mode=0o555)
+    for parent in in_a_folder.parents[:3]:
+        if parent != Path("/tmp"):  # noqa: S108
+            parent.chmod(0o755)
+    command = [
+        "setpriv",
+        "--reuid=65534",
+        "--clear-groups",
+        sys.executable,
+        "-m",
+        "deqcli",
+        "train",
+        "small.yaml",
+        "--out",
+        "locked",
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 5, done.stderr
+    assert "Permission denied" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_end_with_their_exit_code_and_the_command_goes_on(signum: int, code: int) -> None:
+    command = [sys.executable, "-m", "deqcli", "train", "small.yaml", "train.steps=200000", "log.spectral_every=50000"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while not list(Path("outputs").glob("small/runs/*/certificates.csv")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.3)
+    process.send_signal(signum)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "the same command goes on from there" in err
+    assert "Traceback" not in err
+    (manifest,) = Path("outputs").glob("small/runs/*/manifest.json")
+    assert json.loads(manifest.read_text())["status"] == "interrupted"
+
+
+def test_a_closed_pipe_is_no_error() -> None:
+    command = f"{sys.executable} -m deqcli recipes show quickstart | true; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr
+    assert "Error" not in done.stderr
+
+
+def test_recipes_list_and_show_and_copy() -> None:
+    code, out, _ = call("recipes", "list")
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines()] == list(shipped_recipes())
+    assert json.loads(call("recipes", "list", "--json")[1]).keys() == shipped_recipes().keys()
+    code, out, _ = call("recipes", "show", "theorem-1")
+    assert out == shipped_recipes()["theorem-1"].read_text()
+    assert call("recipes", "copy", "theorem-1")[0] == 0
+    assert Path("theorem-1.yaml").read_text() == out
+    assert call("recipes", "validate", "theorem-1.yaml")[0] == 0
+
+
+def test_recipes_schema_is_json() -> None:
+    code, out, _ = call("recipes", "schema")
+    assert code == 0
+    assert json.loads(out)["title"] == "Recipe"
+
+
+def test_env_names_versions_and_devices() -> None:
+    code, out, _ = call("env", "--json")
+    assert code == 0
+    assert {"deqcli", "torch", "devices", "cores", "memory"} <= json.loads(out).keys()
+
+
+def test_a_bug_is_one_line_with_exit_code_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("of all things")
+
+    monkeypatch.setattr("deqcli.api.train", broken)
+    code, _, err = call("train", "small.yaml")
+    assert code == 1
+    assert err.startswith("a bug in deqcli: ZeroDivisionError: of all things")
+    assert err.count("\n") == 1

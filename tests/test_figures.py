@@ -1,0 +1,98 @@
+"""Figures from tables: deterministic, complete, and distinguishable without colour."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from deqcli.runs.metrics import SPECTRAL_COLUMNS
+from deqcli.runs.records import LOSS_COLUMNS, csv_text
+from deqcli.show import figures
+
+
+def write_tables(folder: Path, widths: int = 4, seeds: int = 3, status: str = "converged") -> None:
+    """Tables of a made-up sweep whose log(loss) is -step/100 - seed/10 - log(width)."""
+    keys = {"run_id": "r", "recipe": "made-up", "dataset": "sphere", "activation": "relu"}
+    loss, spectral = [], []
+    for width in range(100, 100 + 10 * widths, 10):
+        for seed in range(seeds):
+            for step in range(0, 101, 10):
+                row = keys | {"width": width, "seed": seed, "step": step}
+                loss.append(row | {"loss": float(np.exp(-step / 100 - seed / 10) / width), "status": status})
+                spectral.append(row | {"spectral_norm": 0.79 + width / 1e5 + seed / 1e4})
+    (folder / "loss.csv").write_text(csv_text(LOSS_COLUMNS, loss))
+    (folder / "spectral.csv").write_text(csv_text(SPECTRAL_COLUMNS, spectral))
+
+
+def test_every_panel_and_the_whole_figure_are_written_as_png_and_svg(tmp_path: Path) -> None:
+    write_tables(tmp_path)
+    names = figures.draw_figures(tmp_path)
+    assert sorted(names) == sorted(
+        f"figures/{name}.{form}" for name in ("figure-1", "loss", "spectral_norm") for form in ("png", "svg")
+    )
+    for name in names:
+        content = (tmp_path / name).read_bytes()
+        if name.endswith("png"):
+            assert content.startswith(b"\x89PNG")
+        else:
+            assert ElementTree.fromstring(content).tag.endswith("svg")  # noqa: S314 (our own file)
+
+
+def test_the_same_tables_give_the_same_bytes(tmp_path: Path) -> None:
+    pictures = []
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        folder.mkdir()
+        write_tables(folder)
+        pictures.append([(folder / name).read_bytes() for name in figures.draw_figures(folder)])
+    assert pictures[0] == pictures[1]
+
+
+def drawn(folder: Path) -> Figure:
+    """The combined figure, unsaved."""
+    return figures._figure(figures.Sweep(folder), list(figures.PANELS))
+
+
+def test_a_line_is_the_mean_over_seeds_and_its_band_their_range(tmp_path: Path) -> None:
+    write_tables(tmp_path, widths=1, seeds=3)
+    axes = drawn(tmp_path).axes[0]
+    steps, values = axes.lines[0].get_data()
+    assert np.asarray(values) == pytest.approx(-np.asarray(steps) / 100 - 0.1 - np.log(100))
+    band = axes.collections[0].get_paths()[0].vertices
+    assert band[:, 1].min() == pytest.approx(-1.0 - 0.2 - np.log(100))
+    assert band[:, 1].max() == pytest.approx(-np.log(100))
+
+
+def test_axes_are_named_and_the_legend_names_every_width_once(tmp_path: Path) -> None:
+    write_tables(tmp_path)
+    figure = drawn(tmp_path)
+    assert [(axes.get_xlabel(), axes.get_ylabel()) for axes in figure.axes] == [
+        ("step", "log(loss)"),
+        ("step", r"$\|W\|_2$"),
+    ]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["100", "110", "120", "130"]
+
+
+@pytest.mark.parametrize("widths", [2, 5, 9])
+def test_lines_differ_in_grey_and_in_dashes_or_markers(tmp_path: Path, widths: int) -> None:
+    write_tables(tmp_path, widths=widths)
+    lines = drawn(tmp_path).axes[0].lines
+    grey = [float(np.dot(mpl.colors.to_rgb(line.get_color()), (0.299, 0.587, 0.114))) for line in lines]
+    assert len(grey) == widths
+    assert grey == sorted(grey)
+    assert min(np.diff(grey)) > 0.3 / widths
+    shapes = {
+        (str(line.get_linestyle()), line._dash_pattern[1] and tuple(line._dash_pattern[1]), line.get_marker())
+        for line in lines
+    }
+    assert len(shapes) == widths
+
+
+def test_rows_that_did_not_converge_are_not_drawn(tmp_path: Path) -> None:
+    write_tables(tmp_path, status="diverged")
+    assert figures.draw_figures(tmp_path) == []
+    assert not (tmp_path / "figures").exists()

@@ -1,0 +1,584 @@
+"""Recipes: every mistake in exact words and at its place, overrides, contradictions, and what names a run."""
+
+import hashlib
+import json
+from pathlib import Path
+from string import Template
+
+import jsonschema
+import pytest
+
+from deqcli.errors import RecipeRefused, Refused
+from deqcli.recipe.library import header, shipped_recipes
+from deqcli.recipe.loading import load_recipe
+from deqcli.recipe.memory import machine_memory, spec_bytes
+from deqcli.recipe.reading import read_text
+from deqcli.recipe.schema import Recipe
+from deqcli.recipe.wording import recipe_schema
+from deqcli.runs.files import recipe_text
+
+ENOUGH = 10**12
+BASE = """\
+name: base
+data: {kind: sphere, num_samples: 20, input_dim: 10}
+model: {width: 64}
+"""
+
+
+@pytest.fixture(autouse=True)
+def _in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def load(text: str, *overrides: str, memory: int = ENOUGH) -> Recipe:
+    Path("r.yaml").write_text(text, encoding="utf-8")
+    return load_recipe("r.yaml", overrides, memory)
+
+
+def refusal(text: str, *overrides: str, memory: int = ENOUGH) -> list[str]:
+    """The lines of a refusal, without the count that ends them, which is checked here."""
+    with pytest.raises(RecipeRefused) as caught:
+        load(text, *overrides, memory=memory)
+    *lines, count = str(caught.value).split("\n")
+    assert lines == [str(mistake) for mistake in caught.value.mistakes]
+    assert count == ("1 error; nothing was run." if len(lines) == 1 else f"{len(lines)} errors; nothing was run.")
+    assert caught.value.exit_code == 2
+    return lines
+
+
+WORDS = {
+    "SECTIONS": "name (required), data (required), model (required), solver (optional), train (optional), "
+    "log (optional), sweep (optional)",
+    "DIGITS": "kind (required), label_scale (1.0), num_samples (required), classes ([0, 1]), labels ('class'), "
+    "seed (0)",
+    "SPHERE": "kind (required), label_scale (1.0), num_samples (required), input_dim (required), labels ('gaussian'), "
+    "seed (0)",
+    "MODEL": "width (required), activation ('relu'), init ('gaussian'), sigma_w_sq (0.08), readout_scale (1.0)",
+    "SOLVER": "kind ('picard'), tolerance ('auto'), max_iterations (500)",
+    "TRAIN": "steps (1000), learning_rate ('auto'), dtype ('float32'), seed (0)",
+    "LOG": "loss_every (1), spectral_every (20), checkpoint_every (200)",
+    "NAME": "name must be text (names the folder: letters, digits, `.`, `_`, `-`, at most 64, a letter or digit first)",
+    "STEPS": "train.steps must be a whole number, at least 0 (default 1000)",
+    "RATE": "train.learning_rate must be `auto`, `theorem` or a positive number (default 'auto')",
+    "SEED": "train.seed must be a whole number from 0 to 4294967295 (default 0)",
+    "DTYPE": "train.dtype must be `float32` or `float64` (default 'float32')",
+    "TOLERANCE": "solver.tolerance must be `auto` or a number above 0 and below 1 (default 'auto')",
+    "WIDTHS": "sweep.widths must be a list of at least 1, each a whole number, at least 1 or `null` (default null)",
+    "SEEDS": "sweep.seeds must be a list of at least 1, each a whole number from 0 to 4294967295 or `null` "
+    "(default null)",
+    "FORM": "is not of the form key=value, such as train.steps=100",
+    "WIDE": "use `auto` or a number",
+    "LONG": "k" * 57 + "...",
+    "KKK": "k" * 100,
+}
+"""Phrases of the messages below."""
+
+# Lines with `+` are added to the base, with `|` a recipe of their own, with `$` an override each. What follows is what
+# is said about them: line, column, message.
+MISTAKES = r"""
++ extra: 1
+4:1: extra is not known; known here: $SECTIONS
++ trian: {steps: 1}
+4:1: trian is not known; did you mean `train`? known here: $SECTIONS
++ learning_rate: 0.1
+4:1: learning_rate is not known; did you mean `train.learning_rate`? known here: $SECTIONS
++ $KKK: 1
+4:1: $LONG is not known; known here: $SECTIONS
++ "\e[31m\n": 1
+4:1: ?[31m? is not known; known here: $SECTIONS
++ log: {dtype: float64}
+4:7: log.dtype is not known; did you mean `train.dtype`? known here: $LOG
++ solver:
++   tolerence: 1e-6
+5:3: solver.tolerence is not known; did you mean `tolerance`? known here: $SOLVER
++ train: {steps: many}
+4:16: $STEPS, got 'many'
++ train: {steps: "5"}
+4:16: $STEPS, got '5'
++ train: {steps: 10.0}
+4:16: $STEPS, got 10.0
++ train: {steps: }
+4:15: $STEPS, got null
++ train: {steps: yes}
+4:16: $STEPS, got 'yes'
++ train: {steps: $KKK}
+4:16: $STEPS, got 'kkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkk...
++ train: {steps: "\e[31m"}
+4:16: $STEPS, got '\u001b[31m'
++ train: {learning_rate: 1:30}
+4:24: $RATE, got '1:30'
++ train: {learning_rate: -1e-3}
+4:24: $RATE, got -0.001
++ train: {learning_rate: true}
+4:24: $RATE, got true
++ train: {seed: 4294967296}
+4:15: $SEED, got 4294967296
++ train: {dtype: flaot32}
+4:16: $DTYPE, got 'flaot32'; did you mean `float32`?
++ log: {spectral_every: 0}
+4:23: log.spectral_every must be a whole number, at least 1 (default 20), got 0
++ solver: {tolerance: 1}
+4:21: $TOLERANCE, got 1
++ solver: {kind: newton}
+4:16: solver.kind must be `picard` (default 'picard'), got 'newton'
++ sweep:
++   widths:
++   - 64
++   - wide
+7:5: sweep.widths.1 must be a whole number, at least 1, got 'wide'
++ sweep: {widths: []}
+4:17: $WIDTHS, got []
++ model: {width: 3}
+4:1: model is given twice, first in line 3
++ log: &l {}
+4:6: anchors are not allowed (&l)
++ log: {
+5:1: not valid YAML: while parsing a flow node expected the node content, but found '<stream end>'
+| name: a
+| model: {width: 3}
+1:1: data is missing; it must be a section with the keys kind (required)
+| name: a
+| data: {kind: sphere, num_samples: 2}
+| model:
+|   init: gaussian
+2:1: data.input_dim is missing; it must be a whole number, at least 1
+3:1: model.width is missing; it must be a whole number, at least 1
+| name: a
+| data: {kind: spehre, num_samples: 2}
+| model: {width: 3}
+2:14: data.kind must be `digits`, `file` or `sphere`, got 'spehre'; did you mean `sphere`?
+| name: ../up
+| data: {kind: sphere, num_samples: 2, input_dim: 2, classes: [0, 1]}
+| model: {width: 0}
+1:7: $NAME, got '../up'
+2:52: data.classes is not known; known here: $SPHERE
+3:16: model.width must be a whole number, at least 1, got 0
+| - name: a
+1:1: the recipe must be a section with the keys $SECTIONS, got [{"name": "a"}]
+| quickstart
+1:1: the recipe must be a section with the keys $SECTIONS, got 'quickstart'
+$ =3
+1:1: '=3' $FORM
+$ train.steps
+1:1: 'train.steps' $FORM
+$ train.steps =3
+1:1: 'train.steps =3' $FORM
+$ train.steps=
+1:13: $STEPS, got null
+$ sweep.widths=[1, two]
+1:18: sweep.widths.1 must be a whole number, at least 1, got 'two'
+$ train={steps: 3, seeed: 4}
+1:18: train.seeed is not known; did you mean `seed`? known here: $TRAIN
+$ train.stesp=3
+1:1: train.stesp is not known; did you mean `steps`? known here: $TRAIN
+$ model.width.x=3
+1:1: model.width.x is not known: model.width has no keys
+$ name=&x y
+1:6: anchors are not allowed (&x)
+$ train.steps=1
+$ train.seed=-1
+$ model.width=1
+$ train.steps=x
+2:12: $SEED, got -1
+4:13: $STEPS, got 'x'
+"""
+
+CONTRADICTIONS = """
+$ data={kind: digits, num_samples: 361}
+1:34: data.num_samples: must be at most 360, what the classes [0, 1] hold, got 361
+$ data={kind: digits, num_samples: 3, classes: [7, 7]}
+1:46: data.classes: names a class twice, got [7, 7]
+$ data={kind: digits, num_samples: 3, classes: [7, 8, 9]}
+1:46: data.labels: `class` is for two classes, got 3; use `gaussian`
+$ data.input_dim=1
+$ data.num_samples=2
+2:18: data.num_samples: 2 samples of input_dim 1 are parallel to each other; only 1 is possible
+$ sweep.widths=[8, 9, 8, 9, 7]
+1:14: sweep.widths: names 8, 9 twice
+$ solver.tolerance=1e-8
+1:18: solver.tolerance: must be at least 1.2e-07, what float32 can resolve, got 1e-08
+$ train.dtype=float64
+$ solver.tolerance=1e-16
+2:18: solver.tolerance: must be at least 2.2e-16, what float64 can resolve, got 1e-16
+$ train.learning_rate=theorem
+$ model.sigma_w_sq=0.125
+1:21: train.learning_rate: `theorem` needs sigma_w_sq < 0.125 (Assumption 1), got 0.125
+$ model.width=19
+$ train.learning_rate=theorem
+2:21: train.learning_rate: `theorem` needs lambda_0 > 0, so num_samples <= width, got 20 > 19; $WIDE
+$ sweep.widths=[64, 12]
+$ train.learning_rate=theorem
+$ model.sigma_w_sq=1
+2:21: train.learning_rate: `theorem` needs sigma_w_sq < 0.125 (Assumption 1), got 1
+2:21: train.learning_rate: `theorem` needs lambda_0 > 0, so num_samples <= width, got 20 > 12; $WIDE
+"""
+
+
+def cases(table: str) -> list[tuple[str, tuple[str, ...], list[str]]]:
+    """(recipe, overrides, lines of the refusal) of every block."""
+    found: list[tuple[list[str], list[str]]] = []
+    for line in table.strip().splitlines():
+        given = line[:2] in ("+ ", "| ", "$ ")
+        if given and (not found or found[-1][1]):
+            found.append(([], []))
+        kind = line[:2] if given else ""
+        found[-1][0 if given else 1].append(kind + Template(line[len(kind) :]).substitute(WORDS))
+    return [case(given, said) for given, said in found]
+
+
+def case(given: list[str], said: list[str]) -> tuple[str, tuple[str, ...], list[str]]:
+    kind, texts = given[0][0], [line[2:] for line in given]
+    source = "command line" if kind == "$" else "r.yaml"
+    text = {"$": "", "+": BASE, "|": ""}[kind] + "\n".join(texts) + "\n"
+    return (BASE if kind == "$" else text), tuple(texts if kind == "$" else ()), [f"{source}:{line}" for line in said]
+
+
+@pytest.mark.parametrize(("text", "overrides", "messages"), cases(MISTAKES))
+def test_a_mistake_is_told_in_exact_words_where_it_stands(
+    text: str, overrides: tuple[str, ...], messages: list[str]
+) -> None:
+    assert refusal(text, *overrides) == messages
+
+
+@pytest.mark.parametrize(("text", "overrides", "messages"), cases(CONTRADICTIONS))
+def test_values_that_cannot_be_true_together_are_refused(
+    text: str, overrides: tuple[str, ...], messages: list[str]
+) -> None:
+    assert refusal(text, *overrides) == messages
+
+
+def test_the_tables_of_mistakes_were_read_to_their_end() -> None:
+    assert (len(cases(MISTAKES)), len(cases(CONTRADICTIONS))) == (43, 10)
+
+
+def test_all_mistakes_come_at_once_in_the_order_of_the_text() -> None:
+    text = """\
+name: -a
+data: {kind: digits, num_samples: 400, clases: [0, 1]}
+model:
+  width: 64.5
+  sigma_w: 0.08
+solver: !fast {tolerance: 2}
+train: {steps: 1e3, learning_rate: fast, steps: 3}
+lgo: {}
+sweep: {widths: [64, 64, -1], seeds: 3}
+"""
+    said = """\
+r.yaml:1:7: $NAME, got '-a'
+r.yaml:2:40: data.clases is not known; did you mean `classes`? known here: $DIGITS
+r.yaml:4:10: model.width must be a whole number, at least 1, got 64.5
+r.yaml:5:3: model.sigma_w is not known; did you mean `sigma_w_sq`? known here: $MODEL
+r.yaml:6:9: tags are not allowed (!fast)
+r.yaml:6:27: $TOLERANCE, got 2
+r.yaml:7:16: $STEPS, got 1000.0
+r.yaml:7:36: $RATE, got 'fast'
+r.yaml:7:42: train.steps is given twice, first in line 7
+r.yaml:8:1: lgo is not known; did you mean `log`? known here: $SECTIONS
+r.yaml:9:26: sweep.widths.2 must be a whole number, at least 1, got -1
+r.yaml:9:38: $SEEDS, got 3
+command line:1:16: log.loss_every must be a whole number, at least 1 (default 1), got 'never'
+command line:2:1: 'nonsense' $FORM
+command line:3:13: $DTYPE, got 'half'
+"""
+    found = refusal(text, "log.loss_every=never", "nonsense", "train.dtype=half")
+    assert found == Template(said).substitute(WORDS).splitlines()
+
+
+def test_contradictions_are_told_beside_mistakes_that_leave_a_recipe() -> None:
+    text = BASE + "solver: {tolerance: 1e-9}\nlog: {loss_evry: 2}\nsweep: {seeds: [3, 3]}\n"
+    assert refusal(text) == [
+        "r.yaml:4:21: solver.tolerance: must be at least 1.2e-07, what float32 can resolve, got 1e-09",
+        f"r.yaml:5:7: log.loss_evry is not known; did you mean `loss_every`? known here: {WORDS['LOG']}",
+        "r.yaml:6:16: sweep.seeds: names 3 twice",
+    ]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["data={kind: digits, num_samples: 360}"],
+        ["data={kind: digits, num_samples: 1797, classes: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9], labels: gaussian}"],
+        ["data.input_dim=1", "data.num_samples=1"],
+        ["solver.tolerance=1.2e-7"],
+        ["solver.tolerance=2.3e-16", "train.dtype=float64"],
+        ["train.learning_rate=theorem", "model.sigma_w_sq=0.1249", "model.width=20"],
+        ["train.steps=0"],
+        ["train.seed=4294967295", "data.seed=4294967295"],
+    ],
+    ids=lambda overrides: " ".join(overrides),
+)
+def test_the_last_value_before_a_contradiction_is_taken(overrides: list[str]) -> None:
+    assert isinstance(load(BASE, *overrides), Recipe)
+
+
+def test_a_contradiction_of_defaults_stands_at_the_key_that_the_text_gives() -> None:
+    text = BASE.replace("64", "19") + "train: {learning_rate: theorem}\n"
+    assert refusal(text)[0].startswith("r.yaml:4:24: train.learning_rate: `theorem` needs lambda_0 > 0")
+    digits = "name: a\ndata: {kind: digits, num_samples: 9, classes: [1, 2, 3]}\nmodel: {width: 9}\n"
+    assert refusal(digits) == ["r.yaml:2:47: data.labels: `class` is for two classes, got 3; use `gaussian`"]
+
+
+def test_a_size_that_the_device_cannot_hold_is_refused_in_bytes() -> None:
+    needed = spec_bytes(load(BASE, "model.width=100000"))
+    assert needed > 4 * 2 * 100_000**2  # W now and at the start
+    assert refusal(BASE, "model.width=100000", memory=10**9) == [
+        f"command line:1:13: model.width: width 100000, num_samples 20 and input_dim 10 in float32 take {needed} bytes "
+        f"({needed / 1e9:.3g} GB), the device has 1000000000 (1 GB)"
+    ]
+    assert load(BASE, "model.width=100000", memory=needed).model.width == 100_000
+    assert len(refusal(BASE, "model.width=100000", memory=needed - 1)) == 1
+
+
+def test_the_widest_run_of_a_sweep_must_fit_and_float64_takes_more() -> None:
+    needed = spec_bytes(load(BASE, "model.width=5000"))
+    assert refusal(BASE, "sweep.widths=[10, 5000, 20]", memory=needed - 1)[0].startswith(
+        f"command line:1:14: sweep.widths: width 5000, num_samples 20 and input_dim 10 in float32 take {needed} bytes"
+    )
+    assert load(BASE, "sweep.widths=[10, 5000, 20]", memory=needed).widths == [10, 20, 5000]
+    assert (
+        f"in float64 take {spec_bytes(load(BASE, 'model.width=5000', 'train.dtype=float64'))} bytes"
+        in (refusal(BASE, "model.width=5000", "train.dtype=float64", memory=needed)[0])
+    )
+
+
+def test_a_million_wide_and_a_billion_samples_are_refused_by_this_machine() -> None:
+    Path("r.yaml").write_text(BASE)
+    with pytest.raises(RecipeRefused, match=rf"take \d+ bytes .*, the device has {machine_memory()} "):
+        load_recipe("r.yaml", ["model.width=1000000", "data.num_samples=1000000000"])
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "value"),
+    [
+        ("train.learning_rate=1e-3", "learning_rate", 0.001),
+        ("train.learning_rate=010", "learning_rate", 10.0),
+        ("train.steps=0x10", "steps", 16),
+        ("train.learning_rate=theorem", "learning_rate", "theorem"),
+        ("train={steps: 7}", "steps", 7),
+        ("train.dtype='float64'", "dtype", "float64"),
+    ],
+)
+def test_an_override_reads_yaml_and_may_name_a_section_that_the_file_lacks(
+    override: str, key: str, value: object
+) -> None:
+    assert getattr(load(BASE, override).train, key) == value
+
+
+def test_an_override_repairs_a_value_of_the_file_and_the_last_one_wins() -> None:
+    text = BASE.replace("64", "wide")
+    assert load(text, "model.width=8", "model.width=16").model.width == 16
+    assert load(text, "model={width: 8}", "model.sigma_w_sq=0.1").model.sigma_w_sq == 0.1
+    assert load(BASE, "data.seed=3", "data={kind: digits, num_samples: 4}").data.seed == 0
+
+
+@pytest.mark.parametrize("recipe", ["", "nope", "nope.yaml", ".", "a\0b"])
+def test_a_recipe_that_is_not_there_is_refused_with_the_names_there_are(recipe: str) -> None:
+    with pytest.raises(Refused) as caught:
+        load_recipe(recipe)
+    names = ", ".join(shipped_recipes())
+    assert "quickstart" in names
+    assert str(caught.value) == f"there is no recipe {recipe!r}: neither a file nor one of {names}"
+
+
+def test_a_shipped_recipe_is_found_by_name_and_a_file_of_that_name_comes_first() -> None:
+    assert load_recipe("quickstart", memory=ENOUGH).name == "quickstart"
+    Path("quickstart").write_text(BASE)
+    assert load_recipe("quickstart", memory=ENOUGH).name == "base"
+
+
+SHIPPED = sorted(shipped_recipes())
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_recipe_loads_under_its_name_and_says_how_to_run_it(name: str) -> None:
+    assert load_recipe(name, memory=ENOUGH).name == name
+    assert any(name in line for line in header(shipped_recipes()[name]))
+
+
+def test_every_file_of_the_recipes_folder_was_looked_at() -> None:
+    folder = Path(__file__).parent.parent / "recipes"
+    assert {path.stem for path in folder.glob("*.yaml")} == set(SHIPPED) != set()
+
+
+SCHEMA = json.loads(json.dumps(recipe_schema()))
+VALIDATOR = jsonschema.Draft202012Validator(SCHEMA)
+
+
+def test_the_json_schema_is_one() -> None:
+    jsonschema.Draft202012Validator.check_schema(SCHEMA)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_json_schema_accepts_a_shipped_recipe(name: str) -> None:
+    value = read_text(shipped_recipes()[name].read_text(encoding="utf-8"), name).value
+    VALIDATOR.validate(value)
+
+
+BAD = [
+    "extra: 1",
+    "train: {step: 3}",
+    "train: {steps: -1}",
+    "train: {learning_rate: fast}",
+    "train: {seed: 4294967296}",
+]
+BAD += ["train: {dtype: half}", "solver: {tolerance: 1}", "log: {spectral_every: 0}", "sweep: {widths: []}", "data: 3"]
+
+
+@pytest.mark.parametrize("added", BAD)
+def test_the_json_schema_refuses_what_the_loader_refuses(added: str) -> None:
+    text = "\n".join([*(line for line in BASE.splitlines() if line[:4] != added[:4]), added])
+    assert not VALIDATOR.is_valid(read_text(text, "f").value)
+    assert len(refusal(text)) == 1
+
+
+@pytest.mark.parametrize("section", ["name", "data", "model"])
+def test_the_json_schema_misses_a_section_as_the_loader_does(section: str) -> None:
+    text = "\n".join(line for line in BASE.splitlines() if not line.startswith(section))
+    assert not VALIDATOR.is_valid(read_text(text, "f").value)
+    assert refusal(text)[0].startswith(f"r.yaml:1:1: {section} is missing; it must be ")
+
+
+RESOLVED = {
+    "name": "base",
+    "data": {
+        "kind": "sphere",
+        "num_samples": 20,
+        "input_dim": 10,
+        "labels": "gaussian",
+        "label_scale": 1.0,
+        "seed": 0,
+    },
+    "model": {"width": 64, "activation": "relu", "init": "gaussian", "sigma_w_sq": 0.08, "readout_scale": 1.0},
+    "solver": {"kind": "picard", "tolerance": "auto", "max_iterations": 500},
+    "train": {"steps": 1000, "learning_rate": "auto", "dtype": "float32", "seed": 0},
+    "log": {"loss_every": 1, "spectral_every": 20, "checkpoint_every": 200},
+}
+"""All that the base leaves to defaults, spelled out. A change here renames every run that users have."""
+
+
+def test_a_run_is_named_by_the_hash_of_its_resolved_options() -> None:
+    assert load(BASE).run().model_dump(mode="json") == RESOLVED
+    digest = hashlib.sha256(json.dumps(RESOLVED, sort_keys=True).encode()).hexdigest()
+    assert load(BASE).run_id == f"w00064-s000-{digest[:8]}"
+    assert load(BASE, "model.width=123456", "train.seed=1234").run_id.startswith("w123456-s1234-")
+
+
+SPELLINGS = {
+    "quotes": BASE.replace("base", '"base"').replace("sphere", "'sphere'"),
+    "block style": "name: base\ndata:\n  kind: sphere\n  num_samples: 20\n  input_dim: 10\nmodel:\n  width: 64\n",
+    "another order": "model: {width: 64}\ndata: {input_dim: 10, num_samples: 20, kind: sphere}\nname: base\n",
+    "json": json.dumps(RESOLVED),
+    "comments": "# c\n" + BASE.replace("\n", "  # c\n"),
+    "hexadecimal": BASE.replace("64", "0x40").replace("20", "0o24"),
+    "leading zeros": BASE.replace("64", "0064"),
+    "defaults": BASE + "train: {learning_rate: auto, dtype: float32}\nlog: {}\nsolver: {tolerance: auto}\n",
+    "whole numbers for fractions": BASE.replace("64", "64, readout_scale: 1, sigma_w_sq: 8e-2"),
+    "a sweep": BASE + "sweep: {widths: [8, 16], seeds: [1, 2]}\n",
+    "empty sweep keys": BASE + "sweep: {widths: null, seeds: ~}\n",
+    "a byte order mark": "\ufeff" + BASE,
+}
+
+
+@pytest.mark.parametrize("text", SPELLINGS.values(), ids=SPELLINGS)
+def test_the_same_options_spelled_otherwise_are_the_same_run(text: str) -> None:
+    assert load(text).run_id == load(BASE).run_id
+    assert load(text).run() == load(BASE).run()
+
+
+CHANGES = {
+    "name": "other",
+    "data.num_samples": "21",
+    "data.input_dim": "11",
+    "data.labels": "signs",
+    "data.label_scale": "2",
+    "data.seed": "1",
+    "model.width": "65",
+    "model.sigma_w_sq": "0.09",
+    "model.readout_scale": "0.5",
+    "solver.tolerance": "1e-6",
+    "solver.max_iterations": "501",
+    "train.steps": "1001",
+    "train.learning_rate": "0.1",
+    "train.dtype": "float64",
+    "train.seed": "1",
+    "log.loss_every": "2",
+    "log.spectral_every": "21",
+    "log.checkpoint_every": "201",
+}
+ONLY_ONE_VALUE = {"model.activation", "model.init", "solver.kind"}
+
+
+def test_every_option_of_a_run_is_changed_below() -> None:
+    options = {f"{section}.{key}" for section, part in RESOLVED.items() if isinstance(part, dict) for key in part}
+    assert {*CHANGES, *ONLY_ONE_VALUE, "data.kind"} == {"name", *options}
+
+
+@pytest.mark.parametrize(("key", "value"), CHANGES.items())
+def test_another_value_of_an_option_is_another_run(key: str, value: str) -> None:
+    assert load(BASE, f"{key}={value}").run_id != load(BASE).run_id
+
+
+def test_all_changes_give_runs_of_their_own() -> None:
+    ids = {load(BASE, f"{key}={value}").hash8 for key, value in CHANGES.items()}
+    assert len(ids) == len(CHANGES) == 18
+
+
+def test_a_cell_is_the_run_of_a_recipe_with_that_width_and_seed() -> None:
+    cells = load(BASE, "sweep={widths: [32, 16], seeds: [5, 3]}").cells()
+    assert [(cell.model.width, cell.train.seed) for cell in cells] == [(16, 3), (16, 5), (32, 3), (32, 5)]
+    alone = [load(BASE, f"model.width={m}", f"train.seed={s}").run_id for m, s in ((16, 3), (16, 5), (32, 3), (32, 5))]
+    assert [cell.run_id for cell in cells] == alone
+    assert load(BASE, "sweep={widths: [32, 16], seeds: [5, 3]}").sweep_id == (
+        load(BASE, "model.width=7", "sweep={seeds: [3, 5], widths: [16, 32]}").sweep_id
+    )
+    assert load(BASE, "sweep.widths=[32]").sweep_id != load(BASE, "sweep.widths=[33]").sweep_id
+
+
+def test_without_a_sweep_the_recipe_is_its_only_cell() -> None:
+    assert [cell.run_id for cell in load(BASE).cells()] == [load(BASE).run_id]
+
+
+EVERYTHING = [
+    "train={steps: 3, learning_rate: 1e-3, dtype: float64, seed: 7}",
+    "solver={tolerance: 1e-10, max_iterations: 9}",
+    "log={loss_every: 2, spectral_every: 3, checkpoint_every: 4}",
+    "model={width: 12, sigma_w_sq: 0.1, readout_scale: 1e-300}",
+    "data={kind: digits, num_samples: 9, classes: [3, 5, 8], labels: gaussian, label_scale: 1e22, seed: 2}",
+    "sweep={widths: [4, 2], seeds: [9]}",
+]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [[], EVERYTHING, *[[f"{key}={value}"] for key, value in CHANGES.items()]],
+    ids=lambda overrides: "; ".join(overrides)[:40],
+)
+def test_the_text_of_a_recipe_is_a_recipe_of_the_same_run(overrides: list[str]) -> None:
+    recipe = load(BASE, *overrides)
+    again, run = load(recipe_text(recipe)), load(recipe_text(recipe.run()))
+    assert again == recipe
+    assert again.run_id == run.run_id == recipe.run_id
+    assert again.sweep_id == recipe.sweep_id
+    assert recipe_text(again) == recipe_text(recipe)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_text_of_a_shipped_recipe_is_a_recipe_of_the_same_run(name: str) -> None:
+    recipe = load_recipe(name, memory=ENOUGH)
+    assert load(recipe_text(recipe)) == recipe
+
+
+@pytest.mark.parametrize("name", ["5", "1e3", "010", "0x1f", "0o17", "null", "true", "yes", "1.5", "2024-01-01", "1_0"])
+def test_a_name_that_looks_like_something_else_stays_text(name: str) -> None:
+    recipe = load(BASE.replace("base", f"'{name}'"))
+    assert recipe.name == name
+    assert load(recipe_text(recipe)) == recipe
+
+
+@pytest.mark.parametrize(
+    "rate", [5e-324, 1e-300, 1e-5, 0.1 + 0.2, 1 / 3, 123456789.0, 1e16, 1e22, 1.7976931348623157e308]
+)
+def test_every_digit_of_a_number_survives_the_text(rate: float) -> None:
+    recipe = load(BASE, f"train.learning_rate={rate!r}")
+    assert recipe.train.learning_rate == rate
+    assert load(recipe_text(recipe)) == recipe

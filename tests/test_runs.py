@@ -1,0 +1,200 @@
+"""What a run leaves: the files of the contract, with numbers that an independent implementation confirms."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from deqcli.data.kinds import file_sha256
+from deqcli.errors import NumericalFailure, Refused
+from deqcli.runs.device import Execution
+from deqcli.runs.run import run
+from tests.runs import picard, reference_losses, small, tables, weights
+
+CPU = Execution("cpu", 1)
+TINY = ["model.readout_scale=1e-4", "data.label_scale=1e-4"]  # a loss that can grow while the weights stay
+LOSS = (
+    "run_id,recipe,dataset,activation,width,seed,step,loss,residual,iterations,adjoint_residual,"
+    "adjoint_iterations,status"
+)
+SPECTRAL = (
+    "run_id,recipe,dataset,activation,width,seed,step,spectral_norm,spectral_norm_upper,lambda_min,gradient_norm,"
+    "pl_ratio,distance_w,distance_u,distance_a,loss_bound,loss_predicted"
+)
+CERTIFICATES = "run_id,recipe,dataset,activation,width,seed,certificate,source,lhs,rhs,slack,holds,repaired_by_width"
+TIMING = "run_id,step,seconds,forward_seconds,adjoint_seconds"
+
+
+def test_files_and_columns_are_those_of_the_contract(tmp_path: Path) -> None:
+    folder = run(small(tmp_path), tmp_path, CPU).folder
+    expected = {
+        "recipe.yaml", "manifest.json", "loss.csv", "spectral.csv", "timing.csv", "certificates.csv", "run.log",
+        "checkpoint.safetensors",
+    }  # fmt: skip
+    assert {path.name for path in folder.iterdir() if not path.name.startswith(".")} == expected
+    headers = {"loss": LOSS, "spectral": SPECTRAL, "certificates": CERTIFICATES, "timing": TIMING}
+    for name, header in headers.items():
+        assert (folder / f"{name}.csv").read_text().splitlines()[0] == header
+
+
+def test_loss_has_a_row_for_step_0_to_steps_and_spectra_at_logged_steps(tmp_path: Path) -> None:
+    folder = run(small(tmp_path, "log.spectral_every=7"), tmp_path, CPU).folder
+    assert pd.read_csv(folder / "loss.csv")["step"].tolist() == list(range(21))
+    assert pd.read_csv(folder / "spectral.csv")["step"].tolist() == [0, 7, 14, 20]
+    assert pd.read_csv(folder / "timing.csv")["step"].tolist() == [0, 7, 14, 20]
+
+
+def test_manifest_lists_the_hash_of_every_result(tmp_path: Path) -> None:
+    folder = run(small(tmp_path), tmp_path, CPU).folder
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["status"] == "complete"
+    assert manifest["threads"] == 1
+    assert len(manifest["files"]) == 6
+    for name, digest in manifest["files"].items():
+        assert file_sha256(folder / name) == digest
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-8), ("float32", 1e-4)])
+@pytest.mark.parametrize("samples", [6, 40, 1])
+def test_losses_agree_with_an_independent_float64_implementation(
+    tmp_path: Path, dtype: str, tolerance: float, samples: int
+) -> None:
+    overrides = [f"train.dtype={dtype}", f"data.num_samples={samples}", "train.learning_rate=1e-3"]
+    spec = small(tmp_path, *overrides)
+    start = weights(run(small(tmp_path, *overrides, "train.steps=0"), tmp_path, CPU).folder)
+    done = run(spec, tmp_path, CPU)
+    dataset = spec.data.load()
+    expected = reference_losses(start, dataset.X, dataset.y, done.manifest["results"]["learning_rate"], 20)
+    measured = pd.read_csv(done.folder / "loss.csv")["loss"].to_numpy()
+    assert len(measured) == 21
+    assert measured == pytest.approx(expected, rel=tolerance)
+    assert measured[-1] < measured[0]
+
+
+def test_checkpoint_holds_the_equilibrium_and_the_adjoint_of_its_weights(tmp_path: Path) -> None:
+    spec = small(tmp_path)
+    end, X = weights(run(spec, tmp_path, CPU).folder), spec.data.load().X
+    Z = picard(end["W"], end["U"] @ X)
+    slope = (end["W"] @ Z + end["U"] @ X >= 0).astype(float)
+    assert end["Z"] == pytest.approx(Z, abs=1e-10)
+    assert end["V"] == pytest.approx(picard(end["W"].T, np.repeat(end["a"][:, None], 6, 1), slope), abs=1e-10)
+
+
+def test_spectral_rows_agree_with_dense_linear_algebra(tmp_path: Path) -> None:
+    spec = small(tmp_path)
+    start = weights(run(small(tmp_path, "train.steps=0"), tmp_path, CPU).folder)
+    done = run(spec, tmp_path, CPU)
+    end, dataset = weights(done.folder), spec.data.load()
+    row = pd.read_csv(done.folder / "spectral.csv").iloc[-1]
+    gram = end["Z"].T @ end["Z"]
+    e = end["a"] @ end["Z"] - dataset.y
+    P = end["V"] * e
+    gradient = math.sqrt(sum((g**2).sum() for g in (P @ end["Z"].T, P @ dataset.X.T, end["Z"] @ e)))
+    loss = 0.5 * e @ e
+    assert row["spectral_norm"] == pytest.approx(np.linalg.norm(end["W"], 2), rel=1e-9)
+    assert row["spectral_norm_upper"] >= np.linalg.norm(end["W"], 2)
+    assert row["lambda_min"] == pytest.approx(np.linalg.eigvalsh(gram)[0], rel=1e-9)
+    assert row["gradient_norm"] == pytest.approx(gradient, rel=1e-9)
+    assert row["pl_ratio"] == pytest.approx(gradient**2 / (2 * loss * np.linalg.eigvalsh(gram)[0]), rel=1e-8)
+    for name in "WUa":
+        assert row[f"distance_{name.lower()}"] == pytest.approx(np.linalg.norm(end[name] - start[name]), rel=1e-9)
+    rate, lambda_0 = done.manifest["results"]["learning_rate"], np.linalg.eigvalsh(start["Z"].T @ start["Z"])[0]
+    initial = pd.read_csv(done.folder / "loss.csv")["loss"][0]
+    assert row["loss_bound"] == pytest.approx((1 - rate * lambda_0 / 2) ** 20 * initial, rel=1e-8)
+
+
+def test_upper_bound_of_the_norm_is_never_below_the_norm(tmp_path: Path) -> None:
+    rows = pd.read_csv(run(small(tmp_path, "train.steps=60"), tmp_path, CPU).folder / "spectral.csv")
+    assert len(rows) == 13
+    assert (rows["spectral_norm_upper"] >= rows["spectral_norm"]).all()
+    assert (rows["pl_ratio"] >= 1).all()
+
+
+def test_more_samples_than_units_have_lambda_0_of_exactly_0_and_no_pl_ratio(tmp_path: Path) -> None:
+    folder = run(small(tmp_path, "data.num_samples=40"), tmp_path, CPU).folder
+    rows = pd.read_csv(folder / "spectral.csv")
+    assert (rows["lambda_min"] == 0).all()
+    assert rows["pl_ratio"].isna().all()
+
+
+def test_no_steps_leave_the_initial_state(tmp_path: Path) -> None:
+    folder = run(small(tmp_path, "train.steps=0"), tmp_path, CPU).folder
+    assert len(pd.read_csv(folder / "loss.csv")) == len(pd.read_csv(folder / "spectral.csv")) == 1
+
+
+def test_the_same_recipe_gives_the_same_bytes(tmp_path: Path) -> None:
+    spec = small(tmp_path)
+    assert tables(run(spec, tmp_path / "a", CPU).folder) == tables(run(spec, tmp_path / "b", CPU).folder)
+
+
+def test_learning_rates(tmp_path: Path) -> None:
+    auto = run(small(tmp_path), tmp_path, CPU).manifest["results"]
+    assert auto["learning_rate"] == auto["largest_stable_learning_rate"] / 2
+    theorem = run(small(tmp_path, "train.learning_rate=theorem"), tmp_path, CPU)
+    row = pd.read_csv(theorem.folder / "certificates.csv").set_index("certificate").loc["theorem_1_eq_10"]
+    assert row["holds"]
+    assert row["rhs"] == theorem.manifest["results"]["learning_rate"] < row["lhs"] < auto["learning_rate"]
+    given = run(small(tmp_path, "train.learning_rate=1e-3"), tmp_path, CPU)
+    assert given.manifest["results"]["learning_rate"] == 1e-3
+
+
+def _failed_rows(folder: Path, spec_id: str) -> list[dict[str, str]]:
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["status"] == "failed"
+    assert manifest["id"] == spec_id
+    with (folder / "loss.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "status", "words"),
+    [
+        (["solver.max_iterations=3"], "iterations_exhausted", "smaller model.sigma_w_sq"),
+        (["train.learning_rate=1e6"], "diverged", "smaller train.learning_rate"),
+        ([*TINY, "train.learning_rate=0.03"], "loss_diverged", "the largest stable one of the initial kernel is"),
+        (["model.sigma_w_sq=40.0", "train.dtype=float32"], "diverged", "smaller model.sigma_w_sq"),
+    ],
+)
+def test_what_is_not_converged_is_a_row_that_says_so_and_a_failure(
+    tmp_path: Path, overrides: list[str], status: str, words: str
+) -> None:
+    spec = small(tmp_path, *overrides)
+    with pytest.raises(NumericalFailure, match=words):
+        run(spec, tmp_path, CPU)
+    *good, last = _failed_rows(tmp_path / "small" / "runs" / spec.run_id, spec.run_id)
+    assert {row["status"] for row in good} <= {"converged"}
+    assert last["status"] == status
+    assert (last["loss"] == "") == (status != "loss_diverged")
+
+
+def test_a_failed_run_fails_again_with_the_same_rows(tmp_path: Path) -> None:
+    spec = small(tmp_path, *TINY, "train.learning_rate=0.03")
+    found = []
+    for _ in range(2):
+        with pytest.raises(NumericalFailure):
+            run(spec, tmp_path, CPU)
+        found.append((tmp_path / "small" / "runs" / spec.run_id / "loss.csv").read_bytes())
+    assert found[0] == found[1]
+
+
+def test_a_refused_data_set_leaves_nothing(tmp_path: Path) -> None:
+    np.savez(tmp_path / "bad.npz", X=np.zeros((3, 2)), y=np.zeros(3))
+    spec = small(tmp_path, f"data={{kind: file, path: {tmp_path}/bad.npz}}")
+    with pytest.raises(Refused, match="row 0 is zero"):
+        run(spec, tmp_path / "out", CPU)
+    assert not (tmp_path / "out").exists()
+
+
+def test_float32_starts_from_the_rounding_of_the_float64_network(tmp_path: Path) -> None:
+    both = [
+        weights(run(small(tmp_path, "train.steps=0", f"train.dtype={dtype}"), tmp_path, CPU).folder)
+        for dtype in ("float32", "float64")
+    ]
+    for name in "WUa":
+        assert (both[0][name] == both[1][name].astype(np.float32)).all()

@@ -1,0 +1,204 @@
+"""Solvers: what their status, residual and error bound promise, and the numbers that used to fool such promises."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from deqcli.deq.solvers import Picard, Solution, Status, error_bound, frobenius_norms
+from tests.dense import Problem, draw_problem, equilibrium, network_of
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+class Recorder:
+    """A map that remembers where it was evaluated."""
+
+    def __init__(self, network) -> None:
+        self.layer, self.points = network._layer, []
+
+    def __call__(self, point: Tensor, out: Tensor) -> None:
+        self.points.append(point.clone())
+        self.layer(point, out)
+
+
+def solve_recorded(p: Problem, **options: object) -> tuple[Solution, Recorder, Tensor]:
+    """Solve from 0 with a recording layer; the tensor handed in comes back too."""
+    network = network_of(p, **options)
+    torch.mm(network.params.U, network.X, out=network._UX)
+    layer, point = Recorder(network), network.Z
+    return network.solver.solve(layer, point, network._spare), layer, point
+
+
+def exact_residual(p: Problem, Z: Tensor) -> float:
+    """||F(Z) - Z||_F / ||F(Z)||_F in numpy float64."""
+    point = Z.double().numpy()
+    with np.errstate(over="ignore", invalid="ignore"):
+        image = np.maximum(p.W @ point + p.U @ p.X, 0.0)
+        return float(np.linalg.norm(image - point) / np.linalg.norm(image))
+
+
+def rounded(p: Problem, dtype: torch.dtype) -> Problem:
+    """The problem that a network of this precision really has."""
+    return Problem(*(torch.tensor(x, dtype=dtype).double().numpy() for x in (p.W, p.U, p.a, p.X, p.y)))
+
+
+@pytest.mark.parametrize("iterations", [1, 2, 3, 4, 500])
+def test_residual_and_last_evaluation_belong_to_the_returned_tensor(iterations: int) -> None:
+    """At either parity of the swaps, and after convergence."""
+    p = draw_problem(5, 4, 20)
+    solution, layer, handed_in = solve_recorded(p, max_iterations=iterations)
+    assert solution.status is (Status.CONVERGED if iterations == 500 else Status.EXHAUSTED)
+    assert solution.point is handed_in
+    assert torch.equal(layer.points[-1], solution.point)
+    assert not layer.points[0].any()
+    assert len(layer.points) == solution.iterations
+    assert solution.residual == pytest.approx(exact_residual(p, solution.point), rel=1e-10, abs=1e-15)
+
+
+@pytest.mark.parametrize("tolerance", [1e-2, 1e-4, 1e-8, 1e-12])
+def test_convergence_means_the_tolerance_and_not_an_iteration_more(tolerance: float) -> None:
+    p = draw_problem(5, 4, 20)
+    solution, layer, _ = solve_recorded(p, tolerance=tolerance)
+    assert solution.status is Status.CONVERGED
+    assert solution.residual <= tolerance
+    assert exact_residual(p, layer.points[-2]) > tolerance
+
+
+@pytest.mark.parametrize("tolerance", [1e-1, 1e-3, 1e-6])
+@pytest.mark.parametrize("norm", [0.1, 0.5, 0.8, 0.99])
+def test_the_error_bound_bounds_the_error(norm: float, tolerance: float) -> None:
+    p = draw_problem(5, 4, 20, norm=norm)
+    network = network_of(p, tolerance=tolerance)
+    solution = network.solve_equilibrium()
+    image = np.maximum(p.W @ network.Z.numpy() + p.U @ p.X, 0.0)
+    error = np.linalg.norm(network.Z.numpy() - equilibrium(p)) / np.linalg.norm(image)
+    assert 0 < error <= error_bound(solution.residual, norm)
+
+
+@pytest.mark.parametrize("q", [0.25, 0.5, 0.875])
+def test_the_error_bound_is_attained(q: float) -> None:
+    """F(z) = q z + 1 with z* = 1/(1 - q): |z - z*| is exactly |F(z) - z|/(1 - q)."""
+    point = torch.zeros(1, dtype=torch.float64)
+    solution = Picard(max_iterations=3).solve(lambda z, out: out.copy_(q * z + 1), point, torch.empty_like(point))
+    z = float(point)
+    assert error_bound(solution.residual, q) == pytest.approx(abs(z - 1 / (1 - q)) / (q * z + 1), rel=1e-13)
+
+
+@pytest.mark.parametrize("contraction", [1.0, 1.5, math.inf, math.nan])
+def test_without_contraction_there_is_no_error_bound(contraction: float) -> None:
+    assert error_bound(1e-9, contraction) is None
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_an_expanding_network_is_never_called_converged(dtype: str) -> None:
+    """||W||_2 = 3.75: float32 overflows on the way; the norms' ratio must not turn that into a 0."""
+    p = draw_problem(10, 20, 200, norm=3.75)
+    network = network_of(p, DTYPES[dtype], max_iterations=5000)
+    solution = network.solve_equilibrium()
+    assert solution.status is Status.DIVERGED
+    assert not math.isfinite(solution.residual)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_input_that_is_not_finite_is_a_divergence(value: float, dtype: str) -> None:
+    p = draw_problem(3, 4, 5)
+    p.X[1, 2] = value
+    network = network_of(p, DTYPES[dtype])
+    network.X[1, 2] = value
+    solution = network.solve_equilibrium()
+    assert (solution.status, solution.iterations) == (Status.DIVERGED, 1)
+
+
+SCALES = [("float32", 2.0**-83), ("float32", 2.0**-110), ("float32", 2.0**100), ("float32", 2.0**120)]
+SCALES += [("float64", 2.0**-400), ("float64", 2.0**400)]
+"""Powers of two, which change no rounding: about 1e-25, 1e-33, 1e30, 1e36; and 1e-120, 1e120."""
+
+
+@pytest.mark.parametrize(("dtype", "scale"), SCALES)
+def test_the_residual_does_not_depend_on_the_scale(dtype: str, scale: float) -> None:
+    p, solutions = draw_problem(5, 4, 20), []
+    for factor in (1.0, scale):
+        network = network_of(p, DTYPES[dtype])
+        network.X.mul_(factor)
+        solutions.append(network.solve_equilibrium())
+    one, scaled = solutions
+    assert (scaled.status, scaled.iterations) == (one.status, one.iterations) == (Status.CONVERGED, one.iterations)
+    assert scaled.residual == pytest.approx(one.residual, rel=1e-3)
+
+
+@pytest.mark.parametrize(("dtype", "scale"), SCALES)
+def test_no_scale_hides_a_failure(dtype: str, scale: float) -> None:
+    """F(z) = -z has residual 2 at every z but 0."""
+    point = torch.full((4, 3), scale, dtype=DTYPES[dtype])
+    solution = Picard(max_iterations=10).solve(lambda z, out: out.copy_(-z), point, torch.empty_like(point))
+    assert solution.status is Status.EXHAUSTED
+    assert solution.residual == pytest.approx(2.0, rel=1e-6)
+
+
+@pytest.mark.parametrize(("dtype", "scale"), [*SCALES, ("float32", 1.0), ("float64", 1.0), ("float32", 2.0**-140)])
+def test_frobenius_norms_against_exact_arithmetic(dtype: str, scale: float) -> None:
+    numbers = torch.tensor([[3.0, -4.0], [12.0, 84.0]], dtype=DTYPES[dtype])  # norm 85 = sqrt(9 + 16 + 144 + 7056)
+    got = frobenius_norms(numbers * scale, numbers / 4 * scale, torch.zeros_like(numbers))
+    assert got == pytest.approx([85 * scale, 85 / 4 * scale, 0.0], rel=1e-6, abs=0)
+
+
+def test_dead_units_are_an_equilibrium_with_residual_zero() -> None:
+    p = draw_problem(5, 4, 20)
+    p = Problem(p.W, -np.abs(p.U), p.a, np.abs(p.X), p.y)
+    network = network_of(p)
+    solution = network.solve_equilibrium()
+    assert (solution.status, solution.residual, solution.iterations) == (Status.CONVERGED, 0.0, 1)
+    assert not network.Z.any()
+    assert not network.slope.any()
+
+
+def honest(seed: int) -> Status:
+    """One random network; its status, after a check in float64 that the status is true."""
+    rng = np.random.default_rng(seed)
+    norm, dtype = rng.uniform(0.1, 6.0), list(DTYPES.values())[seed % 2]
+    n, d, m = (int(k) for k in rng.integers((1, 1, 4), (9, 9, 60)))
+    p = rounded(draw_problem(n, d, m, norm=norm, seed=seed), dtype)
+    network = network_of(p, dtype, max_iterations=int(rng.choice([20, 200, 2000])))
+    solution = network.solve_equilibrium()
+    tolerance, rounding = network.solver.tolerance_for(str(dtype)[6:]), 30 * torch.finfo(dtype).eps
+    if solution.status is Status.DIVERGED:
+        assert not math.isfinite(solution.residual)
+        assert network.Z.abs().max() > 1e15
+    elif network.Z.any():
+        assert solution.residual == pytest.approx(exact_residual(p, network.Z), rel=0.05, abs=rounding)
+        assert (solution.status is Status.CONVERGED) == (solution.residual <= tolerance)
+    return solution.status
+
+
+def test_no_status_is_a_lie() -> None:
+    """120 random networks, ||W||_2 from 0.1 to 6: converged exactly where the float64 residual says so."""
+    statuses = [honest(seed) for seed in range(120)]
+    counts = [statuses.count(status) for status in Status]
+    assert sum(counts) == 120
+    assert min(counts) >= 10
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"tolerance": t} for t in (0.0, 1.0, -1e-6, math.nan, math.inf, "tight")]
+    + [{"max_iterations": k} for k in (0, -1, 1.5)]
+    + [{"kind": "newton"}, {"tolerence": 1e-6}],
+    ids=str,
+)
+def test_options_that_make_no_sense_are_refused(options: dict[str, object]) -> None:
+    with pytest.raises(ValidationError, match=next(iter(options))):
+        Picard(**options)
+
+
+def test_the_automatic_tolerance_follows_the_precision() -> None:
+    assert [Picard().tolerance_for(dtype) for dtype in DTYPES] == [1e-6, 1e-12]
+    assert Picard(tolerance=1e-3).tolerance_for("float64") == 1e-3
+
+
+def test_every_status_has_a_sentence_of_its_own() -> None:
+    assert len({status.sentence for status in Status}) == 3

@@ -1,0 +1,187 @@
+"""Sweeps: the cells of a product, in worker processes that may fail or die, merged byte for byte."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from deqcli.errors import Interrupted
+from deqcli.recipe.schema import Recipe, RunSpec
+from deqcli.runs.device import Execution
+from deqcli.runs.folder import run_folder
+from deqcli.runs.run import run
+from deqcli.show.figures import draw_figures
+from deqcli.sweep.local import CellEnd
+from deqcli.sweep.sweep import SweepEnd, SweepOptions, share, sweep
+from tests.runs import CSV, recipe
+
+OPTIONS = SweepOptions(device="cpu", jobs=2, finish=draw_figures)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> tuple[Recipe, SweepEnd, Path]:
+    """A sweep of two widths and two seeds by two workers."""
+    folder = tmp_path_factory.mktemp("sweep")
+    loaded = recipe(folder)
+    return loaded, sweep(loaded, folder / "out", OPTIONS), folder / "out"
+
+
+def test_every_cell_of_the_product_is_there_in_order(done: tuple[Recipe, SweepEnd, Path]) -> None:
+    loaded, end, _ = done
+    cells = [(each.spec.model.width, each.spec.train.seed, each.status) for each in end.ends]
+    assert cells == [(24, 0, "complete"), (24, 1, "complete"), (32, 0, "complete"), (32, 1, "complete")]
+    assert end.kept == 0
+    assert [each.spec for each in end.ends] == loaded.cells()
+
+
+def test_merged_tables_are_those_of_the_runs_byte_for_byte(done: tuple[Recipe, SweepEnd, Path], tmp_path: Path) -> None:
+    loaded, end, _ = done
+    alone = [run(cell, tmp_path, Execution("cpu", 1)).folder for cell in loaded.cells()]
+    for name in CSV:
+        lines = [(folder / name).read_bytes().splitlines(keepends=True) for folder in alone]
+        expected = lines[0][:1] + [row for table in lines for row in table[1:]]
+        assert (end.folder / name).read_bytes() == b"".join(expected)
+
+
+def test_a_row_for_each_run(done: tuple[Recipe, SweepEnd, Path]) -> None:
+    runs = pd.read_csv(done[1].folder / "runs.csv")
+    assert ",".join(runs.columns) == (
+        "run_id,recipe,dataset,activation,width,seed,status,attempts,steps,final_loss,max_spectral_norm,"
+        "min_lambda_ratio,error"
+    )
+    loss = pd.read_csv(done[1].folder / "loss.csv")
+    for _, row in runs.iterrows():
+        assert row["final_loss"] == loss[(loss["run_id"] == row["run_id"]) & (loss["step"] == 20)]["loss"].item()
+    assert len(runs) == 4
+
+
+def test_the_manifest_lists_tables_and_figures(done: tuple[Recipe, SweepEnd, Path]) -> None:
+    manifest = json.loads((done[1].folder / "manifest.json").read_text())
+    assert manifest["status"] == "complete"
+    names = {"loss.csv", "spectral.csv", "certificates.csv", "runs.csv", "recipe.yaml"}
+    figures = {f"figures/{name}.{form}" for name in ("figure-1", "loss", "spectral_norm") for form in ("png", "svg")}
+    assert set(manifest["files"]) == names | figures
+
+
+def test_a_second_sweep_keeps_what_is_complete_and_computes_only_what_is_new(
+    done: tuple[Recipe, SweepEnd, Path], tmp_path: Path
+) -> None:
+    loaded, first, out = done
+    ended: list[CellEnd] = []
+    again = sweep(loaded, out, SweepOptions(device="cpu", jobs=2, on_end=ended.append))
+    assert (again.kept, ended) == (4, [])
+    wider = recipe(tmp_path, "sweep.widths=[24, 32, 40]", "sweep.seeds=[0]")
+    more = sweep(wider, out, SweepOptions(device="cpu", on_end=ended.append))
+    assert more.kept == 2
+    assert [(end.spec.model.width, end.status) for end in ended] == [(40, "complete")]
+    assert more.folder != first.folder
+
+
+def test_a_failed_cell_is_told_at_once_and_the_others_go_on(tmp_path: Path) -> None:
+    ended: list[CellEnd] = []
+    loaded = recipe(tmp_path, "solver.max_iterations=24", "sweep.widths=[2, 24]", "sweep.seeds=[0]", "train.steps=5")
+    end = sweep(loaded, tmp_path, SweepOptions(device="cpu", jobs=1, finish=draw_figures, on_end=ended.append))
+    statuses = {each.spec.model.width: each.status for each in ended}
+    assert sorted(statuses) == [2, 24]
+    assert "failed" in statuses.values()
+    assert "complete" in statuses.values()
+    runs = pd.read_csv(end.folder / "runs.csv").set_index("status")
+    assert "was not solved" in runs.loc["failed", "error"]
+    assert json.loads((end.folder / "manifest.json").read_text())["status"] == "failed"
+    rows = pd.read_csv(end.folder / "loss.csv")
+    assert rows[rows["status"] != "converged"]["loss"].isna().all()
+
+
+def children() -> list[int]:
+    """Processes started by this one."""
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = status.read_text().rsplit(")", 1)[1].split()
+        except OSError:
+            continue
+        if int(fields[1]) == os.getpid() and fields[0] != "Z":
+            found.append(int(status.parent.name))
+    return found
+
+
+def test_a_killed_worker_takes_only_its_own_cell_along(tmp_path: Path) -> None:
+    loaded = recipe(
+        tmp_path, "train.steps=3000", "log.spectral_every=1000", "sweep.widths=[24]", "sweep.seeds=[0, 1, 2]"
+    )
+    killed: list[RunSpec] = []
+
+    def kill_once(spec: RunSpec, _step: int, _loss: float) -> None:
+        if not killed:
+            killed.append(spec)
+            for pid in children():
+                os.kill(pid, signal.SIGKILL)
+
+    end = sweep(loaded, tmp_path, SweepOptions(device="cpu", jobs=1, on_progress=kill_once))
+    assert [each.spec for each in end.failed] == killed
+    assert "signal 9" in str(end.failed[0].error)
+    assert [each.status for each in end.ends].count("complete") == 2
+    again = sweep(loaded, tmp_path, SweepOptions(device="cpu", jobs=1))
+    assert (again.kept, again.failed) == (2, [])
+
+
+def test_a_signal_stops_every_worker_and_the_sweep_goes_on_byte_for_byte(tmp_path: Path) -> None:
+    loaded = recipe(tmp_path, "train.steps=3000", "log.spectral_every=500", "log.checkpoint_every=5000")
+    signalled: list[int] = []
+
+    def stop(_spec: RunSpec, step: int, _loss: float) -> None:
+        if not signalled:
+            signalled.append(step)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted):
+        sweep(loaded, tmp_path / "parts", SweepOptions(device="cpu", jobs=2, on_progress=stop))
+    assert not children()
+    logs = [run_folder(tmp_path / "parts", cell) / "manifest.json" for cell in loaded.cells()]
+    assert "interrupted" in {json.loads(log.read_text())["status"] for log in logs if log.exists()}
+    parts = sweep(loaded, tmp_path / "parts", SweepOptions(device="cpu", jobs=2))
+    whole = sweep(loaded, tmp_path / "whole", SweepOptions(device="cpu", jobs=2))
+    for name in (*CSV, "runs.csv"):
+        assert (parts.folder / name).read_bytes() == (whole.folder / name).read_bytes()
+
+
+def test_workers_whose_driver_was_killed_leave_by_themselves(tmp_path: Path) -> None:
+    loaded = recipe(tmp_path, "train.steps=2000000", "sweep.widths=[24]", "sweep.seeds=[0]")
+    command = [sys.executable, "-m", "deqcli", "sweep-width", str(tmp_path / "recipe.yaml"), "train.steps=2000000"]
+    driver = subprocess.Popen([*command, "--widths", "24", "--seeds", "0", "--out", str(tmp_path)])
+    manifest = run_folder(tmp_path, loaded.cells()[0]) / "manifest.json"
+    _wait_for(manifest.exists)
+    driver.kill()
+    driver.wait()
+    _wait_for(lambda: json.loads(manifest.read_text())["status"] == "interrupted")
+
+
+def _wait_for(condition: object, seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if condition():  # type: ignore[operator]
+            return
+        time.sleep(0.05)
+    raise AssertionError("waited in vain")
+
+
+@pytest.mark.parametrize(("jobs", "expected"), [(1, (1, 0)), (7, (7, 1))])
+def test_threads_are_shared_out_among_workers(tmp_path: Path, jobs: int, expected: tuple[int, int]) -> None:
+    assert share(recipe(tmp_path).cells(), SweepOptions(jobs=jobs)) == expected
+
+
+def test_a_damaged_run_fails_its_cell_and_no_other(tmp_path: Path) -> None:
+    loaded = recipe(tmp_path, "sweep.widths=[24]")
+    first = run(loaded.cells()[0], tmp_path, Execution("cpu", 1)).folder
+    (first / "loss.csv").write_text("altered")
+    end = sweep(loaded, tmp_path, SweepOptions(device="cpu"))
+    assert [(each.status, each.exit_code) for each in end.ends] == [("failed", 4), ("complete", 0)]
+    assert (first / "loss.csv").read_text() == "altered"
