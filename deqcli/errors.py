@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+MOST_SHOWN = 200
+
 
 class DeqcliError(Exception):
     """A refusal in words; `exit_code` is what the shell sees, 1 being reserved for bugs."""
@@ -75,8 +77,10 @@ class RecipeRefused(Refused):
 
     def __init__(self, mistakes: list[Mistake]) -> None:
         self.mistakes = mistakes
-        count = f"{len(mistakes)} error{'s' if len(mistakes) > 1 else ''}; nothing was run."
-        super().__init__("\n".join([*map(str, mistakes), count]))
+        shown = [str(mistake) for mistake in mistakes[:MOST_SHOWN]]
+        more = f" ({len(mistakes) - MOST_SHOWN} of them not shown)" if len(mistakes) > MOST_SHOWN else ""
+        count = f"{len(mistakes)} error{'s' if len(mistakes) > 1 else ''}{more}; nothing was run."
+        super().__init__("\n".join([*shown, count]))
 
 
 def refused_by_system(error: OSError, doing: str) -> SystemRefused:

@@ -9,7 +9,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field
 
 Positive = Annotated[float, Field(gt=0)]
-Count = Annotated[int, Field(ge=1, le=2**53)]
+Count = Annotated[int, Field(ge=1, le=2**53)]  # the limit keeps sizes in bytes within floats
 Seed = Annotated[int, Field(ge=0, lt=2**32)]
 
 

@@ -121,7 +121,9 @@ def test_what_is_measured_of_a_draw(shape: tuple[int, int, int], s: float) -> No
     assert np.linalg.norm(p.U, 2) <= initial.spectral_norm_upper_u
     assert initial.norm_deviation <= 1e-15
     assert (initial.width, initial.num_samples) == (shape[2], shape[0])
-    assert 0 <= initial.error_bound <= 1e-12
+    network = network_of(p, tolerance=1e-13)
+    residual = max(network.solve_equilibrium().residual, network.solve_adjoint().residual)
+    assert initial.error_bound == pytest.approx(residual / (1 - np.linalg.norm(p.W, 2)), rel=1e-6, abs=0)
 
 
 def test_the_other_certificates_by_hand() -> None:
@@ -315,19 +317,30 @@ def test_without_well_posedness_condition_1_cannot_be_stated(upper: float) -> No
 
 
 def test_a_limit_that_is_not_well_posed_repairs_nothing() -> None:
-    """sigma_w_sq = 0.2 has 2 sqrt2 sigma_w > 1, whatever this draw's norm is."""
-    found = by_name(replace(measured((4, 5, 60), Scales(0.08, 1.0)), scales=Scales(0.2, 1.0)))
+    """sigma_w_sq = 0.2 has 2 sqrt2 sigma_w > 1, whatever this draw's norm is and however small the readout."""
+    found = by_name(replace(measured((4, 5, 60), Scales(0.08, 1.0)), scales=Scales(0.2, 1e-6)))
     names = ["well_posed", "theorem_2", *(f"condition_1_eq_{equation}" for equation in EQUATIONS)]
     assert [found[name].repaired_by_width for name in names] == [False] * 6
+    assert [found[name].limit for name in names[1:]] == [0.0] * 5
 
 
-def test_more_samples_than_units_have_no_lambda_0() -> None:
-    initial = measured((9, 3, 6), Scales(0.02, 1.0))
+@pytest.mark.parametrize("seed", range(5))
+def test_more_samples_than_units_have_no_lambda_0(seed: int) -> None:
+    """Exactly 0, where the eigenvalue solver would find rounding of either sign."""
+    initial = measured((9, 3, 6), Scales(0.02, 1.0), 1.0, seed)
     assert initial.lambda_0 == 0.0
-    assert 0 < best_delta(initial) < 1 - initial.spectral_norm_upper
+    if initial.spectral_norm_upper < 1:
+        assert 0 < best_delta(initial) < 1 - initial.spectral_norm_upper
     assert theorem_rate(initial, best_delta(initial)) is None
     found = by_name(initial)
     assert not any(certificate.holds for certificate in [*condition_1(found), found["theorem_1_eq_10"]])
+
+
+def test_the_rate_of_10_is_never_above_2_over_lambda_0() -> None:
+    """No draw makes 2/lambda_0 the smaller of the two (lambda_0 <= rho_u^2 F^2/(n (1 - rho_w)^2)), so it is made up."""
+    initial = measured((4, 5, 60), Scales(0.08, 1.0))
+    assert theorem_rate(initial, 0.01) < 2 / initial.lambda_0
+    assert theorem_rate(replace(initial, lambda_0=1e12), 0.01) == 2e-12
 
 
 def test_a_draw_that_cannot_be_solved_is_refused() -> None:

@@ -81,7 +81,7 @@ def test_a_prediction_that_overflows_is_missing() -> None:
     assert predicted.loss(100.0, 10) is not None
     assert predicted.loss(100.0, 100) is None
     assert predicted.loss(100.0, 10**9) is None
-    assert prediction_of(np.diag([1.0, 2.0]), np.array([1e200, 1.0])).loss(0.5, 0) is None
+    assert KernelPrediction(np.array([1.0, 2.0]), np.array([1e200, 1.0])).loss(0.5, 0) is None
 
 
 def worst_decades(m: int) -> float:

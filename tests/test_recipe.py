@@ -111,6 +111,8 @@ MISTAKES = r"""
 4:24: $RATE, got -0.001
 + train: {learning_rate: true}
 4:24: $RATE, got true
++ train: {learning_rate: 1e999}
+4:24: $RATE, got Infinity
 + train: {seed: 4294967296}
 4:15: $SEED, got 4294967296
 + train: {dtype: flaot32}
@@ -248,7 +250,7 @@ def test_values_that_cannot_be_true_together_are_refused(
 
 
 def test_the_tables_of_mistakes_were_read_to_their_end() -> None:
-    assert (len(cases(MISTAKES)), len(cases(CONTRADICTIONS))) == (43, 10)
+    assert (len(cases(MISTAKES)), len(cases(CONTRADICTIONS))) == (44, 10)
 
 
 def test_all_mistakes_come_at_once_in_the_order_of_the_text() -> None:
@@ -316,6 +318,10 @@ def test_a_contradiction_of_defaults_stands_at_the_key_that_the_text_gives() -> 
     assert refusal(text)[0].startswith("r.yaml:4:24: train.learning_rate: `theorem` needs lambda_0 > 0")
     digits = "name: a\ndata: {kind: digits, num_samples: 9, classes: [1, 2, 3]}\nmodel: {width: 9}\n"
     assert refusal(digits) == ["r.yaml:2:47: data.labels: `class` is for two classes, got 3; use `gaussian`"]
+    labelled = digits.replace("[1, 2, 3]", "[1, 2], labels: class")
+    assert refusal(labelled, "data={kind: digits, num_samples: 9, classes: [1, 2, 3]}") == [
+        "command line:1:46: data.labels: `class` is for two classes, got 3; use `gaussian`"
+    ]
 
 
 def test_a_size_that_the_device_cannot_hold_is_refused_in_bytes() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from deqcli.data.kinds import file_sha256
+from deqcli.data.files import file_sha256
 from deqcli.errors import NumericalFailure, Refused
 from deqcli.runs.device import Execution
 from deqcli.runs.run import run

@@ -147,6 +147,12 @@ def test_frobenius_norms_against_exact_arithmetic(dtype: str, scale: float) -> N
     assert got == pytest.approx([85 * scale, 85 / 4 * scale, 0.0], rel=1e-6, abs=0)
 
 
+def test_a_norm_is_not_made_of_squares_that_lost_their_digits() -> None:
+    """1.7e-22 squared is a subnormal float32 with 4 bits; the sum of a thousand is off by per cents."""
+    small = torch.full((1000,), 1.7e-22)
+    assert frobenius_norms(small) == pytest.approx([math.sqrt(1000) * float(small[0])], rel=1e-6, abs=0)
+
+
 def test_dead_units_are_an_equilibrium_with_residual_zero() -> None:
     p = draw_problem(5, 4, 20)
     p = Problem(p.W, -np.abs(p.U), p.a, np.abs(p.X), p.y)

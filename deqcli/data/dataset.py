@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 PARALLEL_BELOW = 1e-6
 """Samples whose directions differ by less (radians) are parallel: float32 could not tell them apart."""
 
+ROWS_PER_BLOCK, PAIRS_PER_BLOCK = 1024, 4096
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -23,47 +26,57 @@ class Dataset:
 
     @property
     def num_samples(self) -> int:
-        """N."""
+        """n."""
         return int(self.X.shape[1])
 
     @property
     def input_dim(self) -> int:
-        """D."""
+        """d."""
         return int(self.X.shape[0])
 
 
-def make_dataset(rows: np.ndarray, labels: np.ndarray, where: str) -> Dataset:
+def make_dataset(rows: np.ndarray, labels: np.ndarray, where: str, names: Sequence[str] | None = None) -> Dataset:
     """Scale each row (num_samples, input_dim) to norm sqrt(d) and check Assumption 2.
 
-    Source: Ling et al. 2023, Assumption 2. Rows are counted from 0.
+    `where` and `names` (default: `row 0`, `row 1`, ...) say in a refusal which row of what is at fault.
+    Source: Ling et al. 2023, Assumption 2.
     Raises: Refused, naming the row: NaN or infinity, a zero row, two parallel rows (of either sign).
     """
     import numpy as np
 
-    _refuse_rows(~np.isfinite(rows).all(axis=1), f"{where}: row {{}} holds NaN or infinity")
-    _refuse_rows(~np.isfinite(labels), f"{where}: the label of row {{}} is NaN or infinite")
+    names = names or [f"row {index}" for index in range(len(rows))]
+    _refuse(~np.isfinite(rows).all(axis=1), where, "{} holds NaN or infinity", names)
+    _refuse(~np.isfinite(labels), where, "the label of {}, times data.label_scale, is NaN or infinite", names)
     largest = np.abs(rows).max(axis=1, keepdims=True)
-    _refuse_rows(largest[:, 0] == 0, f"{where}: row {{}} is zero and cannot be scaled to norm sqrt(d)")
+    _refuse(largest[:, 0] == 0, where, "{} is zero and cannot be scaled to norm sqrt(d)", names)
     scaled = rows / largest  # so that no square over- or underflows
     directions = scaled / np.linalg.norm(scaled, axis=1, keepdims=True)
-    _refuse_parallel(directions, where)
+    _refuse_parallel(directions, where, names)
     X = np.ascontiguousarray(directions.T) * np.sqrt(rows.shape[1])
     return Dataset(X, np.ascontiguousarray(labels, dtype=np.float64))
 
 
-def _refuse_rows(bad: np.ndarray, message: str) -> None:
-    rows = [int(row) for row in bad.nonzero()[0]]
-    if rows:
+def _refuse(bad: np.ndarray, where: str, what: str, names: Sequence[str]) -> None:
+    rows = bad.nonzero()[0]
+    if len(rows):
         others = f" (and {len(rows) - 1} more rows)" if len(rows) > 1 else ""
-        raise Refused(message.format(rows[0]) + others)
+        raise Refused(f"{where}: {what.format(names[rows[0]])}{others}")
 
 
-def _refuse_parallel(directions: np.ndarray, where: str) -> None:
+def _refuse_parallel(directions: np.ndarray, where: str, names: Sequence[str]) -> None:
+    """Look at pairs with a cosine near 1 once more, by their difference, which has no cancellation."""
     import numpy as np
 
-    cosines = directions @ directions.T
-    for i, j in np.argwhere(np.triu(np.abs(cosines) > 1 - PARALLEL_BELOW, k=1)):
-        sign = np.sign(cosines[i, j])
-        if np.linalg.norm(directions[i] - sign * directions[j]) < PARALLEL_BELOW:
-            opposite = "" if sign > 0 else " (of opposite sign)"
-            raise Refused(f"{where}: rows {i} and {j} are parallel{opposite}, which Assumption 2 excludes")
+    for first in range(0, len(directions), ROWS_PER_BLOCK):
+        cosines = directions[first : first + ROWS_PER_BLOCK] @ directions.T
+        i, j = np.nonzero(np.triu(np.abs(cosines) > 1 - PARALLEL_BELOW, k=first + 1))
+        for pairs in np.array_split(np.arange(len(i)), len(i) // PAIRS_PER_BLOCK + 1):
+            signs = np.sign(cosines[i[pairs], j[pairs]])
+            apart = np.linalg.norm(directions[first + i[pairs]] - signs[:, None] * directions[j[pairs]], axis=1)
+            for k in (apart < PARALLEL_BELOW).nonzero()[0][:1]:
+                sign = "" if signs[k] > 0 else " (of opposite sign)"
+                one, other = names[first + i[pairs][k]], names[j[pairs][k]]
+                raise Refused(
+                    f"{where}: {one} and {other} are parallel{sign} to within {PARALLEL_BELOW:g} radians, "
+                    "which Assumption 2 excludes"
+                )

@@ -5,7 +5,7 @@ To add one, write a subclass of `DataKind` and name it in `DataOptions`.
 
 from __future__ import annotations
 
-import hashlib
+import os
 from abc import abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,13 +15,13 @@ from pydantic import Field, ValidationInfo, field_validator
 from pydantic_core import PydanticCustomError
 
 from deqcli.data.dataset import Dataset, make_dataset
+from deqcli.data.files import file_sha256, is_file, read_csv, read_npz
 from deqcli.deq.streams import stream
 from deqcli.errors import Refused
 from deqcli.options import Contradiction, Count, Options, Positive, Seed
 
 if TYPE_CHECKING:
     import numpy as np
-    import pandas as pd
 
 DIGITS_PER_CLASS = (178, 182, 177, 183, 181, 182, 181, 179, 174, 180)
 DIGITS_INPUT_DIM = 64
@@ -152,21 +152,25 @@ class File(DataKind):
     @classmethod
     def _find(cls, path: str, info: ValidationInfo) -> str:
         folders = [Path((info.context or {}).get("folder", ".")), Path()]
-        found = next((folder / path for folder in folders if (folder / path).is_file()), None)
+        found = next((folder / path for folder in folders if is_file(folder / path)), None)
+        shown = {"path": repr(path[:200])}
         if Path(path).suffix not in (".npz", ".csv"):
-            raise PydanticCustomError("file", "must be an .npz or a .csv file, got {path}", {"path": repr(path)})
+            raise PydanticCustomError("file", "must be an .npz or a .csv file, got {path}", shown)
         if found is None:
-            looked = "; looked beside the recipe and in the working folder" if not Path(path).is_absolute() else ""
-            raise PydanticCustomError("file", "there is no file {path}{looked}", {"path": repr(path), "looked": looked})
-        return str(found.resolve())
+            looked = "" if Path(path).is_absolute() else "; looked beside the recipe and in the working folder"
+            raise PydanticCustomError("file", "there is no file {path}{looked}", shown | {"looked": looked})
+        return os.path.abspath(found)  # not resolved: a link may name a file without its suffix
 
     @field_validator("sha256")
     @classmethod
     def _hash(cls, sha256: str | None, info: ValidationInfo) -> str | None:
         if "path" not in info.data:
             return sha256
-        found = file_sha256(Path(info.data["path"]))
-        if sha256 not in (None, found):
+        try:
+            found = file_sha256(Path(info.data["path"]))
+        except OSError as error:
+            raise PydanticCustomError("file", "the file cannot be read: {why}", {"why": error.strerror}) from None
+        if sha256 is not None and sha256.lower() != found:
             raise PydanticCustomError("file", "must be that of the file, {found}", {"found": found})
         return found
 
@@ -179,59 +183,18 @@ class File(DataKind):
 
     def load(self) -> Dataset:
         """The first `num_samples` rows. Raises: Refused, with what the file should hold."""
-        rows, labels = self._read_npz() if self.path.endswith(".npz") else self._read_csv()
-        wanted = len(rows) if self.num_samples is None else self.num_samples
-        if len(rows) < wanted:
-            raise Refused(f"{self.path}: data.num_samples asks for {wanted} samples, the file has {len(rows)}")
-        return make_dataset(rows[:wanted], self.label_scale * labels[:wanted], self.path)
-
-    def _read_npz(self) -> tuple[np.ndarray, np.ndarray]:
-        import zipfile
-
         import numpy as np
 
-        try:
-            with np.load(self.path, allow_pickle=False) as archive:
-                X, y = archive["X"], archive["y"]
-        except (KeyError, ValueError, EOFError, zipfile.BadZipFile, zipfile.LargeZipFile) as error:
-            raise Refused(f"{self.path}: not an NPZ file with plain arrays X and y ({error})") from None
-        if not (X.ndim == 2 and X.size and y.shape == X.shape[:1]):
-            raise Refused(
-                f"{self.path}: X must be (num_samples, input_dim) and y (num_samples,), got {X.shape} and {y.shape}"
-            )
-        if not all(array.dtype.kind in "fiu" for array in (X, y)):
-            raise Refused(f"{self.path}: X and y must hold real numbers, got {X.dtype} and {y.dtype}")
-        return X.astype(np.float64), y.astype(np.float64)
-
-    def _read_csv(self) -> tuple[np.ndarray, np.ndarray]:
-        import numpy as np
-        import pandas as pd
-
-        try:
-            table = pd.read_csv(self.path, dtype=str, keep_default_na=False, encoding="utf-8")
-        except (ValueError, pd.errors.ParserError) as error:
-            raise Refused(f"{self.path}: not a CSV file ({error})") from None
-        if self.label_column not in table.columns:
-            raise Refused(f"{self.path}: has no column {self.label_column!r} for data.label_column")
-        numbers = table.apply(pd.to_numeric, errors="coerce")
-        self._refuse_text(table, numbers)
-        X = numbers.drop(columns=self.label_column).to_numpy(np.float64)
-        if not X.size:
-            raise Refused(f"{self.path}: needs at least one row and one column beside {self.label_column!r}")
-        return X, numbers[self.label_column].to_numpy(np.float64)
-
-    def _refuse_text(self, table: pd.DataFrame, numbers: pd.DataFrame) -> None:
-        for column in table.columns:
-            bad = numbers[column].isna() & (table[column].str.strip().str.lower() != "nan")
-            if bad.any():
-                row = int(bad.to_numpy().argmax())
-                raise Refused(f"{self.path}: row {row}, column {column!r} is not a number: {table[column][row]!r}")
-
-
-def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file's content, in hexadecimal."""
-    with path.open("rb") as stream_of_bytes:
-        return hashlib.file_digest(stream_of_bytes, "sha256").hexdigest()
+        path = Path(self.path)
+        if not is_file(path) or file_sha256(path) != self.sha256:
+            raise Refused(f"{path} has changed since the recipe was read")
+        samples = read_npz(path) if path.suffix == ".npz" else read_csv(path, self.label_column)
+        wanted = len(samples.rows) if self.num_samples is None else self.num_samples
+        if len(samples.rows) < wanted:
+            raise Refused(f"{path}: data.num_samples asks for {wanted} samples, the file has {len(samples.rows)}")
+        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused as infinite
+            labels = self.label_scale * samples.labels[:wanted]
+        return make_dataset(samples.rows[:wanted], labels, self.path, samples.names)
 
 
 DataOptions = Annotated[Sphere | Digits | File, Field(discriminator="kind")]

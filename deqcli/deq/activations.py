@@ -59,7 +59,7 @@ class ReLU(Activation):
         deviation = covariance.diagonal().sqrt()
         scale = deviation[:, None] * deviation[None, :]  # (n, n)
         c = (covariance / scale).clamp(-1.0, 1.0)
-        return scale / 2 * ((1 - c * c).sqrt() + (math.pi - c.arccos()) * c) / math.pi
+        return scale / 2 * (((1 - c) * (1 + c)).sqrt() + (math.pi - c.arccos()) * c) / math.pi
 
 
 ACTIVATIONS: dict[str, Activation] = {activation.name: activation for activation in (ReLU(),)}

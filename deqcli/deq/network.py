@@ -48,7 +48,7 @@ class Network:
         self.params, self.X = params, X.T.contiguous().T
         self.activation, self.solver = component.activation, component.solver
         n, m = X.shape[1], params.W.shape[0]
-        buffers = [X.new_zeros((n, m)).T for _ in range(6)]  # (m, n), a sample contiguous: twice as fast for few samples
+        buffers = [X.new_zeros((n, m)).T for _ in range(6)]  # (m, n) with contiguous samples: faster when few
         self.Z, self.V, self.slope, self._spare, self._UX, self._preactivation = buffers
 
     def solve_equilibrium(self) -> Solution:
@@ -79,7 +79,7 @@ class Network:
         out.mul_(self.slope)
 
     def prediction_error(self, y: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-        """E = y_hat - y with y_hat = a^T Z."""
+        """e = y_hat - y with y_hat = a^T Z."""
         return torch.mv(self.Z.T, self.params.a) - y
 
     def descend(self, prediction_error: Float[Tensor, " n"], learning_rate: float) -> None:

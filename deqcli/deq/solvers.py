@@ -57,13 +57,15 @@ class Solution:
     status: Status
 
 
-def error_bound(residual: float, contraction: float) -> float | None:
-    """Residual / (1 - q), a bound on ||Z - Z*||_F / ||F(Z)||_F; None where q >= 1 and no bound exists.
+def error_bound(residual: float, contraction: float, width: int, dtype: str) -> float | None:
+    """(residual + sqrt(m) eps) / (1 - q), a bound on ||Z - Z*||_F / ||F(Z)||_F; None where q >= 1 and none exists.
 
-    q bounds the Lipschitz constant of F: L ||W||_2 for an equilibrium and for its adjoint.
-    Source: Banach's fixed-point theorem.
+    q bounds the Lipschitz constant of F: L ||W||_2 for an equilibrium and for its adjoint. The residual is that of
+    the layer as computed; sqrt(m) eps allows for its rounding, statistically and not in the worst case.
+    Source: Banach's fixed-point theorem; Higham and Mary 2019, SIAM J. Sci. Comput. 41, for the rounding.
     """
-    return residual / (1 - contraction) if contraction < 1 else None
+    rounding = math.sqrt(width) * ROUNDING[dtype]
+    return (residual + rounding) / (1 - contraction) if contraction < 1 else None
 
 
 class Solver(Options):
@@ -106,7 +108,7 @@ class Picard(Solver):
             if residual <= tolerance:
                 status = Status.CONVERGED
                 break
-            if not math.isfinite(residual):
+            if math.isnan(residual):
                 status = Status.DIVERGED
                 break
             if iteration < self.max_iterations:
@@ -117,25 +119,40 @@ class Picard(Solver):
 
 
 def relative_residual(point: Tensor, image: Tensor) -> float:
-    """||image - point||_F / ||image||_F; 0 where the two agree, NaN where a norm is not finite."""
+    """||image - point||_F / ||image||_F; 0 where the two agree, NaN where a norm is not finite.
+
+    Infinite where the image is exactly 0 and the point is not, as on the way to the equilibrium of dead units.
+    """
     size, distance = frobenius_norms(image, image - point)
     if not (math.isfinite(size) and math.isfinite(distance)):
         return math.nan
-    return distance / size if distance > 0 else 0.0
+    if distance == 0:
+        return 0.0
+    return distance / size if size > 0 else math.inf
 
 
 def frobenius_norms(*tensors: Tensor) -> list[float]:
     """Frobenius norms, read from the device in one transfer, free of over- and underflow.
 
-    Squares are summed in the tensors' own precision, and once more in float64 where a sum left the range in which
-    no square can have been lost (Apple's GPUs have no float64; there the first sum stands).
+    Squares are summed as they are, and once more with the largest entry scaled to 1 where a sum left the range in
+    which no square can have been lost.
     """
     import torch
 
     norms = [float(norm) for norm in torch.stack([torch.linalg.vector_norm(t) for t in tensors]).tolist()]
-    if all(SAFE_NORM < norm < math.inf for norm in norms) or tensors[0].device.type == "mps":
-        return norms
-    return [float(torch.linalg.vector_norm(t, dtype=torch.float64)) for t in tensors]
+    return [
+        norm if SAFE_NORM < norm < math.inf else _scaled_norm(tensor)
+        for norm, tensor in zip(norms, tensors, strict=True)
+    ]
+
+
+def _scaled_norm(tensor: Tensor) -> float:
+    import torch
+
+    largest = float(tensor.abs().max())
+    if largest == 0 or not math.isfinite(largest):
+        return largest
+    return largest * float(torch.linalg.vector_norm(tensor / largest))
 
 
 SolverOptions = Picard

@@ -13,10 +13,12 @@ from torch import Tensor
 
 from deqcli.deq.memory import CHOLESKY_UP_TO
 from deqcli.deq.streams import stream
+from deqcli.errors import NumericalFailure
 
 DENSE_BELOW = 24
 """Matrices with a side below it go to a dense SVD: Lanczos has nothing to gain there."""
 
+WELL_SCALED = (2.0**-12, 2.0**12)
 UNIT_ROUNDOFF = 2.0**-53
 
 RANDOM_LANCZOS_STEPS = 250
@@ -32,13 +34,33 @@ def spectral_norm(
     tolerance^2 over the relative gap of the two largest eigenvalues of W^T W. For a bound from above see
     `spectral_norm_upper`.
     Shapes: W (p, q), vector (q,). Source: Golub and Kahan 1965; ARPACK through scipy.
+    Raises: NumericalFailure where W is not finite.
     """
-    if min(W.shape) < DENSE_BELOW:
-        _, singular, right = torch.linalg.svd(W.to("cpu", torch.float64), full_matrices=False)
-        return float(singular[0]), right[0].numpy()
     if start is None:
         start = stream(0, "lanczos").standard_normal(W.shape[1])
-    return _lanczos(W, start, steps=12, tolerance=tolerance)
+    W, scale = _scaled(W)
+    if scale == 0:
+        return 0.0, start
+    if min(W.shape) < DENSE_BELOW:
+        _, singular, right = torch.linalg.svd(W.to("cpu", torch.float64), full_matrices=False)
+        return scale * float(singular[0]), right[0].numpy()
+    norm, vector = _lanczos(W, start, steps=12, tolerance=tolerance)
+    return scale * norm, vector
+
+
+def _scaled(W: Tensor) -> tuple[Tensor, float]:
+    """(W / s, s) with s a power of 2, so that neither squares nor tolerances lose their meaning; s = 0 for W = 0.
+
+    s is 1, and W not copied, unless its largest entry is far from 1. The division is exact.
+    """
+    largest = float(torch.linalg.vector_norm(W, math.inf))
+    if not math.isfinite(largest):
+        raise NumericalFailure("a weight matrix holds NaN or infinity")
+    if largest == 0 or WELL_SCALED[0] < largest < WELL_SCALED[1]:
+        return W, float(largest > 0)
+    exponent = math.frexp(largest)[1]
+    half = exponent // 2  # in two steps: 2^-exponent itself may be beyond the floats
+    return (W * 2.0**-half) * 2.0 ** (half - exponent), 2.0**exponent
 
 
 def _lanczos(W: Tensor, start: np.ndarray, steps: int, tolerance: float) -> tuple[float, np.ndarray]:
@@ -48,8 +70,6 @@ def _lanczos(W: Tensor, start: np.ndarray, steps: int, tolerance: float) -> tupl
         v = torch.from_numpy(vector.reshape(-1)).to(W.device, W.dtype)
         return np.asarray(torch.mv(W.T, torch.mv(W, v)).to("cpu", torch.float64))
 
-    if not W.any():
-        return 0.0, start
     q = W.shape[1]
     operator = LinearOperator((q, q), matvec=gram_times, dtype=np.float64)
     values, vectors = eigsh(operator, k=1, which="LA", v0=start, ncv=min(q, steps), tol=tolerance, maxiter=1000)
@@ -59,13 +79,17 @@ def _lanczos(W: Tensor, start: np.ndarray, steps: int, tolerance: float) -> tupl
 def spectral_norm_upper(W: Float[Tensor, "p q"], estimate: float) -> float:
     """A number that ||W||_2 does not exceed, given an `estimate` of it (from `spectral_norm`).
 
-    Up to `CHOLESKY_UP_TO` columns or rows it is proved, rounding included: see `_verified_upper`. Beyond, it holds
-    with probability 1 - 1e-12 over a random start: see `_probable_upper`. The first is within
-    about 1e-8 of the norm, the second within 1e-2.
+    Where a side of W is at most `CHOLESKY_UP_TO` it is proved, rounding included: see `_verified_upper`. Beyond, it
+    holds with probability 1 - 1e-12 over a random start: see `_probable_upper`. The first is within about 1e-8 of the
+    estimate if that is right to as much, the second within 1e-2 of the norm.
+    Raises: NumericalFailure where W is not finite.
     """
+    W, scale = _scaled(W)
+    if scale == 0:
+        return 0.0
     if min(W.shape) <= CHOLESKY_UP_TO:
-        return _verified_upper(W, estimate)
-    return _probable_upper(W)
+        return scale * _verified_upper(W, estimate / scale)
+    return scale * _probable_upper(W)
 
 
 def _verified_upper(W: Tensor, estimate: float) -> float:
@@ -74,7 +98,8 @@ def _verified_upper(W: Tensor, estimate: float) -> float:
     With u = 2^-53, gamma_k = k u / (1 - k u), and W (p, q) with q <= p (else transposed):
     the computed Gram matrix is off by at most gamma_p ||W||_F^2, the subtraction by u (t^2 + ||W||_F^2), and a
     factorisation that runs to its end is that of A + E with ||E||_2 <= gamma_(q+1)/(1 - gamma_(q+1)) tr A.
-    So W^T W <= t^2 + c with c the sum of the three, and t grows until the factorisation succeeds.
+    So W^T W <= t^2 + c with c the sum of the three, and t grows until the factorisation succeeds. The largest entry
+    of W is near 1, so what underflows is far below c.
     Source: Rump 2006, Verification of positive definiteness, BIT 46; Higham 2002, theorem 10.3.
     """
     W = W if W.shape[0] >= W.shape[1] else W.T
@@ -82,17 +107,13 @@ def _verified_upper(W: Tensor, estimate: float) -> float:
     A = gram(W).neg_()  # -W^T W, (q, q); only its diagonal changes below
     squares = -A.diagonal()
     trace = float(squares.sum()) * (1 + 2 * _gamma(p + q))
-    gap = 1e-10
+    least, gap = math.sqrt(trace / q) * (1 - 1e-12), 1e-10  # ||W||_2 >= ||W||_F / sqrt(q)
     while True:
-        t_sq = (estimate * (1 + gap)) ** 2
+        t_sq = (max(estimate, least) * (1 + gap)) ** 2
         rounding = _gamma(p) * trace + UNIT_ROUNDOFF * (t_sq + trace) + 2 * _gamma(q + 1) * q * t_sq
         A.diagonal().copy_(t_sq - squares)
-        if t_sq > 0 and int(torch.linalg.cholesky_ex(A).info) == 0:
+        if int(torch.linalg.cholesky_ex(A).info) == 0:
             return math.sqrt(t_sq + rounding) * (1 + 4 * UNIT_ROUNDOFF)
-        if trace == 0:
-            return 0.0
-        if not math.isfinite(trace) or gap > 1e6:
-            return math.inf
         gap *= 10
 
 

@@ -6,6 +6,7 @@ from itertools import takewhile
 from pathlib import Path
 
 import deqcli
+from deqcli.data.files import is_file
 from deqcli.errors import Refused
 
 PACKAGE = Path(deqcli.__file__).parent
@@ -27,13 +28,12 @@ def find_recipe(recipe: str) -> Path:
 
     Raises: Refused, with the names there are.
     """
-    path, shipped = Path(recipe), shipped_recipes()
-    if recipe in shipped and not path.is_file():
-        return shipped[recipe]
-    if "\0" in recipe or not path.is_file():
-        names = ", ".join(shipped)
-        raise Refused(f"there is no recipe {recipe!r}: neither a file nor one of {names}")
-    return path
+    shipped = shipped_recipes()
+    if is_file(recipe):
+        return Path(recipe)
+    if recipe not in shipped:
+        raise Refused(f"there is no recipe {recipe[:200]!r}: neither a file nor one of {', '.join(shipped)}")
+    return shipped[recipe]
 
 
 def header(path: Path) -> list[str]:

@@ -41,9 +41,15 @@ def too_large(recipe: Recipe, memory: int | None = None) -> Iterator[Contradicti
     needed = spec_bytes(recipe.run(width=widest))
     if needed > has:
         key = "model.width" if widest == recipe.model.width else "sweep.widths"
-        n, d = recipe.data.shape()
-        yield Contradiction(
-            (key, "data.num_samples", "data.input_dim"),
-            f"width {widest}, num_samples {n or 1} and input_dim {d or 1} in {recipe.train.dtype} take "
-            f"{needed} bytes ({needed / 1e9:.3g} GB), the device has {has} ({has / 1e9:.3g} GB)",
-        )
+        message = bytes_message(widest, recipe.data.shape(), recipe.train.dtype, needed, has)
+        yield Contradiction((key, "data.num_samples", "data.input_dim"), message)
+
+
+def bytes_message(width: int, shape: tuple[int | None, int | None], dtype: str, needed: int, has: int) -> str:
+    """What takes how many bytes, and how many there are; sizes that are not known yet are not named."""
+    sizes = {"width": width, "num_samples": shape[0], "input_dim": shape[1]}
+    named = ", ".join(f"{name} {size}" for name, size in sizes.items() if size is not None)
+    return (
+        f"{named} in {dtype} take {needed} bytes ({needed / 1e9:.3g} GB), "
+        f"the device has {has} bytes ({has / 1e9:.3g} GB)"
+    )

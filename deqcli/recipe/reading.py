@@ -16,6 +16,8 @@ MAX_BYTES = 1_000_000
 MAX_DEPTH = 32
 MAX_NODES = 20_000
 MAX_NUMBER_LENGTH = 400
+LONGEST_NAME, LONGEST_MESSAGE = 60, 1000
+SPOILED = "spoiled"
 
 Mark = Any  # PyYAML has two classes of marks, of the same shape
 Path = tuple[str | int, ...]
@@ -44,16 +46,22 @@ class Place:
 
 @dataclass
 class Document:
-    """Plain data, the places of its keys and values, and what was wrong with the text."""
+    """Plain data, the places of its keys and values, and what was wrong with the text.
 
-    value: object = None
+    `readable` is False where the text gave no data; `spoiled` are paths whose values stand for something refused.
+    """
+
+    source: str
+    value: Any = None
+    readable: bool = True
     keys: dict[Path, Place] = field(default_factory=dict)
     values: dict[Path, Place] = field(default_factory=dict)
+    spoiled: set[Path] = field(default_factory=set)
     mistakes: list[Mistake] = field(default_factory=list)
 
     def blame(self, place: Place, message: str, key: str = "") -> None:
-        """Note a mistake."""
-        self.mistakes.append(Mistake(place.source, place.line, place.column, message, key))
+        """Note a mistake; its message is one line, whatever it quotes."""
+        self.mistakes.append(Mistake(place.source, place.line, place.column, one_line(message), one_line(key)))
 
 
 def scalar(text: str) -> object:
@@ -92,8 +100,9 @@ class _Composer(yaml.SafeLoader):
             raise _Refusal(event.start_mark, f"more than {MAX_NODES} values")
         if isinstance(event, yaml.AliasEvent):
             self.get_event()  # type: ignore[no-untyped-call]
-            self.refused.append(_Refusal(event.start_mark, f"aliases are not allowed (*{event.anchor})"))
-            return yaml.ScalarNode("alias", "")
+            mark: Any = event.start_mark
+            self.refused.append(_Refusal(mark, f"aliases are not allowed (*{_short(str(event.anchor))})"))
+            return yaml.ScalarNode(SPOILED, "", mark, mark)
         self._refuse_decoration(event)
         self._depth += 1
         try:
@@ -103,17 +112,17 @@ class _Composer(yaml.SafeLoader):
 
     def _refuse_decoration(self, event: Any) -> None:
         if event.anchor is not None:
-            self.refused.append(_Refusal(event.start_mark, f"anchors are not allowed (&{event.anchor})"))
+            self.refused.append(_Refusal(event.start_mark, f"anchors are not allowed (&{_short(event.anchor)})"))
             event.anchor = None
         tag = getattr(event, "tag", None)
         if tag is not None:
-            self.refused.append(_Refusal(event.start_mark, f"tags are not allowed ({tag})"))
+            self.refused.append(_Refusal(event.start_mark, f"tags are not allowed ({_short(tag)})"))
             event.tag = None
 
 
 def read_text(text: str, source: str, column_offset: int = 0, line: int | None = None) -> Document:
     """Compose `text`; on a command line, `line` and `column_offset` say where in it the text stands."""
-    document = Document()
+    document = Document(source, readable=False)
 
     def place(mark: Mark | None) -> Place:
         if mark is None:
@@ -121,22 +130,49 @@ def read_text(text: str, source: str, column_offset: int = 0, line: int | None =
         return Place(source, line or mark.line + 1, mark.column + 1 + column_offset)
 
     try:
-        composer = _Composer(text)
-        node = composer.get_single_node()
-    except yaml.reader.ReaderError as error:
-        before = text[: error.position]
-        where = Place(source, line or before.count("\n") + 1, error.position - before.rfind("\n") + column_offset)
-        document.blame(where, f"the character {_name(error.character)} is not allowed in YAML")
-    except yaml.MarkedYAMLError as error:
-        message = " ".join(filter(None, (error.context, error.problem)))
-        document.blame(place(error.problem_mark or error.context_mark), f"not valid YAML: {message}")
+        node, refused = _compose(text)
     except _Refusal as refusal:
         document.blame(place(refusal.mark), str(refusal))
-    else:
-        for each in composer.refused:
-            document.blame(place(each.mark), str(each))
-        document.value = None if node is None else _Plain(document, place).of(node, ())
+        return document
+    document.readable = True
+    for each in refused:
+        document.blame(place(each.mark), str(each))
+    document.value = None if node is None else _Plain(document, place).of(node, ())
     return document
+
+
+def _compose(text: str) -> tuple[yaml.Node | None, list[_Refusal]]:
+    """The root node, None for an empty text, and what was refused without stopping."""
+    try:
+        composer = _Composer(text)
+        return composer.get_single_node(), composer.refused
+    except yaml.reader.ReaderError as error:
+        before = text[: error.position]
+        mark = _TextMark(before.count("\n"), error.position - before.rfind("\n") - 1)
+        raise _Refusal(mark, f"the character {_name(error.character)} is not allowed in YAML") from None
+    except yaml.MarkedYAMLError as error:
+        message = " ".join(filter(None, (error.context, error.problem)))
+        raise _Refusal(error.problem_mark or error.context_mark, f"not valid YAML: {message}") from None
+    except (ValueError, OverflowError) as error:  # PyYAML's own, for an escape or a version that is out of range
+        raise _Refusal(None, f"not valid YAML: {error}") from None
+
+
+@dataclass(frozen=True)
+class _TextMark:
+    """A mark as PyYAML's, counted from 0."""
+
+    line: int
+    column: int
+
+
+def one_line(text: str) -> str:
+    """A text as it may stand in a message: printable, and not endless."""
+    printable = "".join(each if each.isprintable() else "?" for each in text)
+    return printable if len(printable) <= LONGEST_MESSAGE else f"{printable[:LONGEST_MESSAGE]}..."
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}..."
 
 
 def _name(character: object) -> str:
@@ -152,17 +188,30 @@ class _Plain:
 
     def of(self, node: Any, path: Path) -> object:
         self._document.values[path] = self._place(node.start_mark)
+        if node.tag == SPOILED or not self._encodable(node):
+            self._document.spoiled.add(path)
+            return None
         if isinstance(node, yaml.MappingNode):
             return self._mapping(node, path)
         if isinstance(node, yaml.SequenceNode):
             return [self.of(item, (*path, index)) for index, item in enumerate(node.value)]
         return scalar(node.value) if node.style is None else node.value
 
+    def _encodable(self, node: Any) -> bool:
+        """Whether a scalar is text that UTF-8 can hold; an escaped half of a surrogate pair is not."""
+        try:
+            str(node.value).encode() if isinstance(node, yaml.ScalarNode) else None
+        except UnicodeEncodeError:
+            self._document.blame(self._place(node.start_mark), "half a surrogate pair is not a character")
+            return False
+        return True
+
     def _mapping(self, node: Any, path: Path) -> dict[str, object]:
         result: dict[str, object] = {}
         for key_node, value_node in node.value:
-            place = self._place(key_node.start_mark)
-            key = key_node.value
+            place, key = self._place(key_node.start_mark), key_node.value
+            if key_node.tag == SPOILED or not self._encodable(key_node):
+                continue
             if not isinstance(key_node, yaml.ScalarNode):
                 self._document.blame(place, "a key must be a word, not a list or a section")
             elif key in result:
@@ -176,4 +225,4 @@ class _Plain:
 
 def dotted(path: Path) -> str:
     """('sweep', 'widths', 0) as `sweep.widths.0`, the way a user writes it."""
-    return ".".join(map(str, path))
+    return ".".join(_short(str(part)) or "''" for part in path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Literal
 
@@ -16,6 +17,7 @@ from deqcli.deq.initialisation import INITIALISATIONS
 from deqcli.deq.solvers import ROUNDING, Picard, SolverOptions
 from deqcli.options import Contradiction, Count, Options, Positive, Seed
 
+MOST_CELLS = 100_000
 SECTIONS = ("data", "model", "solver", "train", "log", "sweep")
 
 
@@ -68,9 +70,14 @@ class Sweep(Options):
 
     def contradictions(self) -> Iterator[Contradiction]:
         for key, values in (("widths", self.widths), ("seeds", self.seeds)):
-            twice = sorted({value for value in values or [] if (values or []).count(value) > 1})
+            twice = sorted(value for value, times in Counter(values or []).items() if times > 1)
             if twice:
                 yield Contradiction((key,), f"names {', '.join(map(str, twice))} twice")
+        cells = len(self.widths or [0]) * len(self.seeds or [0])
+        if cells > MOST_CELLS:
+            yield Contradiction(
+                ("widths", "seeds"), f"with seeds makes {cells} runs; at most {MOST_CELLS} are possible"
+            )
 
 
 class RunSpec(Options):
@@ -152,7 +159,7 @@ def _unreachable_tolerance(recipe: Recipe) -> Iterator[Contradiction]:
     if tolerance != "auto" and tolerance < ROUNDING[dtype]:
         yield Contradiction(
             ("solver.tolerance", "train.dtype"),
-            f"must be at least {ROUNDING[dtype]:.2g}, what {dtype} can resolve, got {tolerance:g}",
+            f"must be at least {ROUNDING[dtype]!r}, what {dtype} can resolve, got {tolerance!r}",
         )
 
 

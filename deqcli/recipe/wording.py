@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from deqcli.recipe.reading import Path, dotted
+from deqcli.recipe.reading import LONGEST_NAME, Path, dotted, one_line
 from deqcli.recipe.schema import Recipe
 
 Schema = Mapping[str, Any]
-LONGEST_VALUE = 60
+LONGEST_VALUE = LONGEST_NAME
 LEAST_LIKENESS = 0.65
 UNLIMITED = 2**53
 
@@ -70,13 +70,13 @@ def _members(schema: Schema) -> list[Schema]:
     return [resolve(member) for member in schema.get("anyOf", [schema])]
 
 
-def phrase(schema: Schema) -> str:
-    """What a key may hold, in words: "`auto`, `theorem` or a positive number"."""
-    words = [word for member in _members(schema) for word in _words(member)]
+def phrase(schema: Schema, limits: bool = False) -> str:
+    """What a key may hold, in words, as "`auto`, `theorem` or a positive number"; `limits` names absurd ones too."""
+    words = [word for member in _members(schema) for word in _words(member, limits)]
     return " or ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
 
 
-def _words(schema: Schema) -> list[str]:
+def _words(schema: Schema, limits: bool) -> list[str]:
     names = schema.get("enum", [schema["const"]] if "const" in schema else None)
     if names is not None:
         return [f"`{name}`" for name in names]
@@ -86,18 +86,18 @@ def _words(schema: Schema) -> list[str]:
     if kind == "object":
         return [f"a section with the keys {known_keys(schema)}"]
     if kind in ("integer", "number"):
-        return [_number("a whole number" if kind == "integer" else "a number", schema)]
+        return [_number("a whole number" if kind == "integer" else "a number", schema, limits)]
     if kind == "null":
         return ["`null`"]
     return [f"text ({schema['description']})" if "pattern" in schema else "text"]
 
 
-def _number(noun: str, schema: Schema) -> str:
+def _number(noun: str, schema: Schema, limits: bool) -> str:
     low, high = schema.get("minimum"), schema.get("maximum", schema.get("exclusiveMaximum"))
     above = schema.get("exclusiveMinimum")
     if above is not None:
         return "a positive number" if high is None else f"{noun} above {above} and below {high}"
-    if high is None or high >= UNLIMITED:
+    if high is None or (high >= UNLIMITED and not limits):
         return f"{noun}, at least {low}"
     return f"{noun} from {low} to {high if 'maximum' in schema else high - 1}"
 
@@ -117,13 +117,16 @@ def show_default(schema: Schema) -> str:
     return "optional" if isinstance(default, dict) or "default" not in schema else show(default)
 
 
+_NOT_FINITE = {"Infinity": ".inf", "-Infinity": "-.inf", "NaN": ".nan"}
+
+
 def show(value: object) -> str:
     """A value in a message: as JSON, one line, cut where it is long."""
     try:
         text = json.dumps(value, ensure_ascii=False)
     except ValueError:
         text = "a number of many digits"
-    text = "".join(each if each.isprintable() else "?" for each in text)
+    text = one_line(_NOT_FINITE.get(text, text))
     if isinstance(value, str):
         text = f"'{text[1:-1]}'"
     return text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 3] + "..."
@@ -135,16 +138,11 @@ def unknown_key(path: Path, raw: object) -> str:
     siblings = list(section.get("properties", {}))
     if not siblings:
         return f"{dotted(path)} is not known: {dotted(path[:-1])} has no keys"
+    elsewhere = [key for key in _all_keys(raw) if path[-1] in (key, key.rsplit(".", 1)[-1])]
     near = difflib.get_close_matches(str(path[-1]), siblings, n=1, cutoff=LEAST_LIKENESS)
-    elsewhere = [key for key in _all_keys(raw) if key.rsplit(".", 1)[-1] == path[-1]]
-    guess = near or elsewhere[:1]
+    guess = elsewhere[:1] or near
     question = f"did you mean `{guess[0]}`? " if guess else ""
-    return f"{_cut(dotted(path))} is not known; {question}known here: {known_keys(section)}"
-
-
-def _cut(text: str) -> str:
-    text = "".join(each if each.isprintable() else "?" for each in text)
-    return text if len(text) <= LONGEST_VALUE else text[: LONGEST_VALUE - 3] + "..."
+    return f"{dotted(path)} is not known; {question}known here: {known_keys(section)}"
 
 
 def _all_keys(raw: object) -> list[str]:
@@ -158,8 +156,9 @@ def wrong_value(path: Path, raw: object, value: object) -> str:
     names = [str(name) for member in _members(schema) for name in member.get("enum", [member.get("const")]) if name]
     near = difflib.get_close_matches(value, names, n=1) if isinstance(value, str) else []
     question = f"; did you mean `{near[0]}`?" if near else ""
-    default = f" (default {show_default(schema)})" if "default" in schema else ""
-    return f"{dotted(path) or 'the recipe'} must be {phrase(schema)}{default}, got {show(value)}{question}"
+    default = f" (default {show_default(schema)})" if not isinstance(schema.get("default", {}), dict) else ""
+    words = phrase(schema, limits=isinstance(value, int) and value >= UNLIMITED)
+    return f"{dotted(path)} must be {words}{default}, got {show(value)}{question}"
 
 
 def missing_key(path: Path, raw: object) -> str:

@@ -72,7 +72,7 @@ def recipe_text(options: Options) -> str:
 
 
 def _flow(value: object) -> str:
-    text = yaml.dump(value, Dumper=_Dumper, default_flow_style=True, sort_keys=False, allow_unicode=True, width=100_000)
+    text = yaml.dump(value, Dumper=_Dumper, default_flow_style=True, sort_keys=False, width=100_000)
     return text.removesuffix("...\n").rstrip("\n")
 
 

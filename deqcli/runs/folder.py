@@ -12,7 +12,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from deqcli.data.kinds import file_sha256
+from deqcli.data.files import file_sha256
 from deqcli.errors import CorruptArtefact, FolderInUse
 from deqcli.recipe.schema import RunSpec
 from deqcli.runs.files import LOCK, MANIFEST, OWNER, TEMPORARY, replace_text

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from deqcli.deq.solvers import error_bound
+from deqcli.recipe.schema import RunSpec
 from deqcli.runs.baseline import Baseline
 from deqcli.runs.files import LOSS, SPECTRAL
 from deqcli.runs.records import read_rows
@@ -14,7 +15,7 @@ from deqcli.theory.prediction import loss_bound
 Results = dict[str, float | int | None]
 
 
-def results(folder: Path, baseline: Baseline) -> Results:
+def results(folder: Path, spec: RunSpec, baseline: Baseline) -> Results:
     """Final loss, worst norms and ratios, and how the conclusions of Theorem 1 came out.
 
     max_spectral_norm_upper < 1 is (i), min_lambda_ratio = min lambda_tau/lambda_0 > 1/2 is (ii), and
@@ -38,7 +39,9 @@ def results(folder: Path, baseline: Baseline) -> Results:
         "min_lambda_ratio": _least(_ratio(float(row["lambda_min"]), baseline.lambda_0) for row in spectra),
         "max_loss_over_bound": _greatest(_loss_over_bound(row, baseline) for row in losses),
         "max_error_bound": _greatest(
-            error_bound(residuals[step], upper) for step, upper in uppers.items() if step in residuals
+            error_bound(residuals[step], upper, spec.model.width, spec.train.dtype)
+            for step, upper in uppers.items()
+            if step in residuals
         ),
     }
 

@@ -14,7 +14,7 @@ import torch
 from deqcli.data.dataset import Dataset
 from deqcli.deq.network import Network, Params
 from deqcli.errors import DeqcliError, Interrupted, Refused
-from deqcli.recipe.memory import spec_bytes
+from deqcli.recipe.memory import bytes_message, spec_bytes
 from deqcli.recipe.schema import RunSpec
 from deqcli.runs import files
 from deqcli.runs.baseline import Baseline, component, draw
@@ -87,10 +87,8 @@ def refuse_too_large(spec: RunSpec, dataset: Dataset, device: torch.device) -> N
     needed = spec_bytes(spec, dataset.num_samples, dataset.input_dim)
     has = device_memory(device)
     if needed > has:
-        raise Refused(
-            f"width {spec.model.width}, num_samples {dataset.num_samples} and input_dim {dataset.input_dim} in "
-            f"{spec.train.dtype} take {needed} bytes ({needed / 1e9:.3g} GB), {device} has {has} ({has / 1e9:.3g} GB)"
-        )
+        shape = (dataset.num_samples, dataset.input_dim)
+        raise Refused(bytes_message(spec.model.width, shape, spec.train.dtype, needed, has))
 
 
 class _Session:
@@ -164,7 +162,7 @@ class _Session:
             seconds = time.perf_counter() - started
         share = trainer.logging_seconds / seconds
         self._say(f"{trainer.step - first} steps in {seconds:.2f} s, of which logging {share:.1%}")
-        self.manifest["results"] = results(self.folder, metrics.baseline)
+        self.manifest["results"] = results(self.folder, self.spec, metrics.baseline)
         self.manifest["files"] = hashes(self.folder, RESULT_FILES)
         self._end(COMPLETE)
 
@@ -189,6 +187,7 @@ class _Session:
         params = draw(self.spec, self.X.shape[0], self.device)
         trainer = Trainer(self.spec, Network(params, self.X, component(self.spec)), self.y, tables)
         solved = trainer.solve()
+        trainer.refuse_runaway(solved)
         initial = self._measure(params)
         trainer.baseline = baseline = Baseline.of(self.spec, initial)
         self._certify(initial, baseline.learning_rate)

@@ -95,15 +95,19 @@ class Trainer:
         """
         start = time.perf_counter()
         every, last = self.spec.log, solved.step == self.spec.train.steps
-        if not solved.loss <= LOSS_DIVERGED_BEYOND * metrics.baseline.initial_loss:
-            self._row(RowStatus.LOSS_DIVERGED, solved.loss, solved.forward, solved.adjoint)
-            raise NumericalFailure(self._runaway(solved))
+        self.refuse_runaway(solved, LOSS_DIVERGED_BEYOND * metrics.baseline.initial_loss)
         if last or solved.step % every.loss_every == 0:
             self._row(RowStatus.CONVERGED, solved.loss, solved.forward, solved.adjoint)
         if last or solved.step % every.spectral_every == 0:
             self._log_spectra(solved, metrics, start - self._since)
         self._since = time.perf_counter()
         self.logging_seconds += self._since - start
+
+    def refuse_runaway(self, solved: Step, limit: float = math.inf) -> None:
+        """Raise NumericalFailure after its row, where the loss is not finite or beyond a limit."""
+        if not (math.isfinite(solved.loss) and solved.loss <= limit):
+            self._row(RowStatus.LOSS_DIVERGED, solved.loss, solved.forward, solved.adjoint)
+            raise NumericalFailure(self._runaway(solved))
 
     def _log_spectra(self, solved: Step, metrics: Metrics, seconds: float) -> None:
         row = metrics.row(self.network, solved.prediction_error, solved.step, solved.loss)
@@ -146,15 +150,17 @@ class Trainer:
 
     def _runaway(self, solved: Step) -> str:
         size = f"{solved.loss:.3g}" if math.isfinite(solved.loss) else "not a finite number"
-        advice = f" {_smaller_rate(self.baseline)}." if self.baseline else ""
-        return f"step {solved.step}: the loss diverged ({size}).{advice}"
+        scales = "Use a smaller data.label_scale or model.readout_scale"
+        advice = _smaller_rate(self.baseline) if self.baseline else scales
+        return f"step {solved.step}: the loss diverged ({size}). {advice}."
 
 
 def _smaller_rate(baseline: Baseline) -> str:
-    return (
-        f"Use a smaller train.learning_rate (now {baseline.learning_rate:.6g}; the largest stable one of the initial "
-        f"kernel is 2/lambda_max(H(0)) = {baseline.kernel.stable_rate:.6g})"
+    stable = baseline.kernel.stable_rate
+    largest = (
+        "" if stable is None else f"; the largest stable one of the initial kernel is 2/lambda_max(H(0)) = {stable:.6g}"
     )
+    return f"Use a smaller train.learning_rate (now {baseline.learning_rate:.6g}{largest})"
 
 
 Report = Callable[[RunSpec, int, float], None]

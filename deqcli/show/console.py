@@ -68,7 +68,7 @@ class Screen:
     def document(self, content: Mapping[str, Any]) -> None:
         """The one JSON document of --json."""
         if self.as_json:
-            print(json.dumps(content, indent=1, default=str, allow_nan=False))
+            print(json.dumps(_finite(content), indent=1, default=str, allow_nan=False))
 
     @contextmanager
     def progress(self) -> Iterator[Watch]:
@@ -82,6 +82,15 @@ class Screen:
                 yield BarWatch(bars)
         else:
             yield LineWatch()
+
+
+def _finite(value: object) -> object:
+    """The value with null for what JSON has no number for."""
+    if isinstance(value, Mapping):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _console(file: IO[str]) -> Console:

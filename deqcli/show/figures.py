@@ -34,7 +34,6 @@ STYLE: dict[Any, Any] = {
     "grid.linewidth": 0.5,
     "lines.linewidth": 1.2,
     "svg.hashsalt": "deqcli",
-    "svg.fonttype": "none",
     "figure.constrained_layout.use": True,
 }
 DASHES: tuple[object, ...] = ("-", (0, (5, 1.5)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (7, 1, 1, 1, 1, 1)))
@@ -48,7 +47,8 @@ class Sweep:
 
     def __init__(self, folder: Path) -> None:
         loss = pd.read_csv(folder / LOSS)
-        self.loss = loss[loss["status"] == "converged"].assign(log_loss=lambda rows: np.log(rows["loss"]))
+        drawn = (loss["status"] == "converged") & (loss["loss"] > 0)
+        self.loss = loss[drawn].assign(log_loss=lambda rows: np.log(rows["loss"]))
         self.spectral = pd.read_csv(folder / SPECTRAL)
 
     @property

@@ -37,8 +37,8 @@ class Measured:
     error_bound: float | None
     learning_rate: float
     learning_rate_theorem: float | None
-    learning_rate_auto: float
-    learning_rate_largest_stable: float
+    learning_rate_auto: float | None
+    learning_rate_largest_stable: float | None
 
 
 DRAW_COLUMNS = (*RUN_KEYS, *Measured.__annotations__)
@@ -102,7 +102,7 @@ def measure(spec: RunSpec, dataset: Dataset, device: torch.device) -> Initial:
 
 def _check_draw(spec: RunSpec, dataset: Dataset, device: torch.device) -> CheckedDraw:
     initial = measure(spec, dataset, device)
-    delta, rate = best_delta(initial), learning_rate(spec, initial)
+    delta, rate, stable = best_delta(initial), learning_rate(spec, initial), initial.kernel.stable_rate
     measured = Measured(
         spectral_norm=initial.spectral_norm,
         spectral_norm_upper=initial.spectral_norm_upper,
@@ -114,8 +114,8 @@ def _check_draw(spec: RunSpec, dataset: Dataset, device: torch.device) -> Checke
         error_bound=initial.error_bound,
         learning_rate=rate,
         learning_rate_theorem=theorem_rate(initial, delta),
-        learning_rate_auto=initial.kernel.auto_rate,
-        learning_rate_largest_stable=initial.kernel.stable_rate,
+        learning_rate_auto=stable and stable / 2,
+        learning_rate_largest_stable=stable,
     )
     return CheckedDraw(spec, measured, certify(initial, rate))
 

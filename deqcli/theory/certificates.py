@@ -130,16 +130,16 @@ def best_delta(initial: Initial) -> float | None:
     room = 1 - initial.spectral_norm_upper
     if room <= 0:
         return None
-    if initial.lambda_0 == 0 or initial.norm_e == 0:
+    if initial.lambda_0_lower == 0 or initial.norm_e == 0:
         return room / 2
 
     def log_slack_7(log_delta: float) -> float:
-        return math.log(initial.lambda_0) - math.log(rhs_7(initial, math.exp(log_delta)))
+        return math.log(initial.lambda_0_lower) - math.log(rhs_7(initial, math.exp(log_delta)))
 
     def excess(log_delta: float) -> float:
         delta = math.exp(log_delta)
-        slack_8 = 1.5 * math.log(initial.lambda_0) - math.log(rhs_8(initial, delta))
-        slack_9 = math.log(initial.lambda_0) - math.log(rhs_9(initial, delta, PROVED_FACTOR))
+        slack_8 = 1.5 * math.log(initial.lambda_0_lower) - math.log(rhs_8(initial, delta))
+        slack_9 = math.log(initial.lambda_0_lower) - math.log(rhs_9(initial, delta, PROVED_FACTOR))
         return log_slack_7(log_delta) - min(slack_8, slack_9)
 
     lowest, highest = math.log(room * SMALLEST_DELTA), math.log(room) - 1e-9
@@ -148,15 +148,19 @@ def best_delta(initial: Initial) -> float | None:
     )
     if excess(float(peak.x)) <= 0:
         return math.exp(float(peak.x))
+    if excess(lowest) >= 0:
+        return math.exp(lowest)
     return math.exp(float(brentq(excess, lowest, float(peak.x), xtol=1e-14, rtol=1e-14)))
 
 
 def theorem_rate(initial: Initial, delta: float | None) -> float | None:
     """The bound of (10): min(2/lambda_0, 2 (c_w^2 + c_u^2)/((c_w^2 + c_u^2 + c_a^2)^2 ||X||_F^2)) at radius delta.
 
-    A learning rate must stay below it. None where ||W(0)|| >= 1 or lambda_0 = 0. Source: Ling et al. 2023, eq. 10.
+    A learning rate must stay below it. None where ||W(0)|| >= 1 or lambda_0 = 0. The second term decides: with
+    lambda_0 <= rho_u^2 ||X||_F^2 / (n (1 - rho_w)^2) it is at most 1/(2 n lambda_0).
+    Source: Ling et al. 2023, eq. 10.
     """
-    if delta is None or initial.lambda_0 == 0:
+    if delta is None or initial.lambda_0_lower == 0:
         return None
     c = Constants.at(initial, delta)
     hidden = c.c_w**2 + c.c_u**2
@@ -200,19 +204,19 @@ def theorem_2(s: Statement) -> Certificate:
     """lambda_0 >= m lambda_*/2. lambda_0/m tends to lambda_*, so the slack tends to 2."""
     rhs = s.initial.width * s.initial.lambda_star / 2
     limit = 2.0 if s.limit_of_growing else 0.0
-    return Certificate("theorem_2", f"{PAPER}, Theorem 2", s.initial.lambda_0, rhs, limit)
+    return Certificate("theorem_2", f"{PAPER}, Theorem 2", s.initial.lambda_0_lower, rhs, limit)
 
 
 def condition_1_eq_7(s: Statement) -> Certificate:
     """lambda_0 >= (4/delta) max(c_w, c_u, c_a) ||X||_F ||e(0)||."""
     rhs = None if s.delta is None else rhs_7(s.initial, s.delta)
-    return Certificate("condition_1_eq_7", f"{PAPER}, eq. 7", s.initial.lambda_0, rhs, s.limit_of_growing)
+    return Certificate("condition_1_eq_7", f"{PAPER}, eq. 7", s.initial.lambda_0_lower, rhs, s.limit_of_growing)
 
 
 def condition_1_eq_8(s: Statement) -> Certificate:
     """lambda_0^(3/2) >= 4 (2 + sqrt2)/rho_a (c_w^2 + c_u^2) ||X||_F^2 ||e(0)||."""
     rhs = None if s.delta is None else rhs_8(s.initial, s.delta)
-    return Certificate("condition_1_eq_8", f"{PAPER}, eq. 8", s.initial.lambda_0**1.5, rhs, s.limit_of_growing)
+    return Certificate("condition_1_eq_8", f"{PAPER}, eq. 8", s.initial.lambda_0_lower**1.5, rhs, s.limit_of_growing)
 
 
 def _eq_9(s: Statement, name: str, source: str, factor: float) -> Certificate:
@@ -225,7 +229,7 @@ def _eq_9(s: Statement, name: str, source: str, factor: float) -> Certificate:
     rhs = None if s.delta is None else rhs_9(s.initial, s.delta, factor)
     alpha, n = s.initial.scales.readout_scale, s.initial.num_samples
     limit = s.initial.lambda_star * max(s.limit_gap, 0.0) ** 4 / (2 * factor * n * alpha**2)
-    return Certificate(name, source, s.initial.lambda_0, rhs, limit)
+    return Certificate(name, source, s.initial.lambda_0_lower, rhs, limit)
 
 
 def condition_1_eq_9(s: Statement) -> Certificate:

@@ -51,6 +51,7 @@ class Initial:
     largest_cosine: float
     norm_e: float
     lambda_0: float
+    lambda_0_lower: float
     lambda_star: float
     error_bound: float | None
     kernel: KernelPrediction
@@ -73,13 +74,14 @@ def measure_initial(
     device = X.device if X.device.type != "mps" else torch.device("cpu")
     X, y = X.to(device, torch.float64), y.to(device, torch.float64)
     params = Params(*(p.to(device, torch.float64) for p in (params.W, params.U, params.a)))
+    network, residual = _solve(params, X, component)
     norm, _ = spectral_norm(params.W, tolerance=LANCZOS_TOLERANCE)
     norm_u, _ = spectral_norm(params.U, tolerance=LANCZOS_TOLERANCE)
     upper = spectral_norm_upper(params.W, norm)
-    network, residual = _solve(params, X, component)
     G, e = gram(network.Z), network.prediction_error(y)
     lengths = torch.linalg.vector_norm(X, dim=0)
-    lipschitz = component.activation.lipschitz
+    lambda_0 = least_eigenvalue(G) if X.shape[1] <= params.W.shape[0] else 0.0
+    bound = error_bound(residual, component.activation.lipschitz * upper, params.W.shape[0], "float64")
     return Initial(
         scales=scales,
         width=params.W.shape[0],
@@ -92,9 +94,10 @@ def measure_initial(
         norm_deviation=float((lengths / X.shape[0] ** 0.5 - 1).abs().max()),
         largest_cosine=_largest_cosine(X / lengths),
         norm_e=float(torch.linalg.vector_norm(e)),
-        lambda_0=least_eigenvalue(G) if X.shape[1] <= params.W.shape[0] else 0.0,
+        lambda_0=lambda_0,
+        lambda_0_lower=_least_eigenvalue_lower(lambda_0, float(G.trace()), network.Z.shape, bound),
         lambda_star=least_eigenvalue(population_gram(X, scales.sigma_w_sq, component.activation)),
-        error_bound=error_bound(residual, lipschitz * upper),
+        error_bound=bound,
         kernel=KernelPrediction.of(empirical_ntk(network, G), e),
     )
 
@@ -110,6 +113,19 @@ def _solve(params: Params, X: Tensor, component: Component) -> tuple[Network, fl
                 f"(residual {solution.residual:.3g}, tolerance {TOLERANCE:g}); a smaller model.sigma_w_sq contracts"
             )
     return network, max(solution.residual for solution in solutions)
+
+
+def _least_eigenvalue_lower(computed: float, trace: float, shape: torch.Size, error: float | None) -> float:
+    """A lower bound of lambda_min(Z*^T Z*), given that of the computed Gram matrix of the computed Z (m, n).
+
+    Subtracted: the rounding of the product, m u tr G; the backward error of the eigensolver, 2 n u tr G; and what the
+    error of Z moves, 2 sqrt(lambda tr G) err + err^2 tr G, err the bound on ||Z - Z*||_F / ||Z||_F. Where
+    ||W(0)||_2 >= 1 there is no such bound, and the last part is left out. Source: Weyl's inequalities.
+    """
+    m, n = shape
+    err = error or 0.0
+    moved = 2 * math.sqrt(computed * trace) * err + err**2 * trace
+    return max(computed - (m + 2 * n) * 2.0**-53 * trace - moved, 0.0)
 
 
 def _largest_cosine(directions: Tensor) -> float:

@@ -21,7 +21,8 @@ def population_gram(
     (u, v) ~ N(0, Lambda restricted to i, j). For the ReLU this is K = Q(c)/(1 - s) with c = s Q(c) + (1 - s) C.
     With `depth` l, K^(l). Shapes: X (d, n), K (n, n). K is O(1).
     Source: Ling et al. 2023, Definition 1 and Lemma 3, with the 2 of its Gaussian weights inside Lambda.
-    Raises: NumericalFailure where the recursion finds no limit (ReLU: its rate is sigma_w_sq, so from 0.96 on).
+    Raises: NumericalFailure where the recursion finds no limit in 1000 steps (ReLU: its rate is sigma_w_sq,
+    so from about 0.97 on).
     """
     C = X.T @ X / X.shape[0]
     K = torch.zeros_like(C)

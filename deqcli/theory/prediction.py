@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from deqcli.errors import NumericalFailure
+
 
 @dataclass(frozen=True)
 class KernelPrediction:
@@ -22,7 +24,15 @@ class KernelPrediction:
 
     @classmethod
     def of(cls, H: Float64[Tensor, "n n"], prediction_error: Float64[Tensor, " n"]) -> KernelPrediction:
-        """Diagonalise H (n^3 operations) and project the initial prediction error on its eigenvectors."""
+        """Diagonalise H (n^3 operations) and project the initial prediction error on its eigenvectors.
+
+        Raises: NumericalFailure where either overflowed.
+        """
+        if not bool(H.isfinite().all() and prediction_error.square().isfinite().all()):
+            raise NumericalFailure(
+                "the tangent kernel or the loss of the draw overflows; use a smaller model.readout_scale "
+                "or data.label_scale"
+            )
         eigenvalues, eigenvectors = torch.linalg.eigh(H.cpu())
         projections = eigenvectors.T @ prediction_error.cpu()
         return cls(eigenvalues.numpy(), projections.numpy())
@@ -41,13 +51,21 @@ class KernelPrediction:
 
     @property
     def auto_rate(self) -> float:
-        """1/lambda_max(H(0)): the fastest rate at which no kernel eigendirection oscillates."""
+        """1/lambda_max(H(0)): the fastest rate at which no kernel eigendirection oscillates.
+
+        Raises: NumericalFailure where H(0) = 0, as in a network whose units are all dead.
+        """
+        if not self.largest_eigenvalue > 0:
+            raise NumericalFailure(
+                "train.learning_rate: auto is 1/lambda_max(H(0)), and H(0) = 0: every unit of this draw is dead; "
+                "use another train.seed, a larger model.width, or a number"
+            )
         return 1 / self.largest_eigenvalue
 
     @property
-    def stable_rate(self) -> float:
-        """2/lambda_max(H(0)): gradient descent on the fixed kernel diverges above it."""
-        return 2 / self.largest_eigenvalue
+    def stable_rate(self) -> float | None:
+        """2/lambda_max(H(0)): gradient descent on the fixed kernel diverges above it; None where H(0) = 0."""
+        return 2 / self.largest_eigenvalue if self.largest_eigenvalue > 0 else None
 
 
 def loss_bound(initial_loss: float, lambda_0: float, learning_rate: float, step: int) -> float:

@@ -1,0 +1,136 @@
+"""A document against the schema and its contradictions: a recipe, or mistakes in the words of `wording`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path as FilePath
+from typing import Any
+
+from pydantic import ValidationError
+
+from deqcli.options import Contradiction
+from deqcli.recipe.memory import too_large
+from deqcli.recipe.reading import Document, Path, Place, dotted
+from deqcli.recipe.schema import Recipe, contradictions
+from deqcli.recipe.wording import has_part, missing_key, recipe_schema, show, unknown_key, wrong_value
+
+MOST_MISTAKES = 1000
+
+
+def check(document: Document, folder: FilePath, memory: int | None) -> Recipe | None:
+    """Note what the schema refuses; where what is left makes a recipe, note its contradictions as well."""
+    if not document.readable:
+        return None
+    if not isinstance(document.value, dict):
+        known = ", ".join(recipe_schema()["properties"])
+        place = document.values.get((), Place(document.source))
+        document.blame(place, f"a recipe is a mapping with the keys {known}; got {show(document.value)}")
+        return None
+    context = {"folder": str(folder)}
+    try:
+        recipe, refused = Recipe.model_validate(document.value, context=context), set[Path]()
+    except ValidationError as error:
+        refused = _note(document, error)
+        repaired = _validated_without(document.value, refused, context)
+        if repaired is None:
+            return None
+        recipe = repaired
+    for found in (*contradictions(recipe), *too_large(recipe, memory)):
+        if not _touches(found, refused):
+            _contradict(document, found)
+    return recipe
+
+
+def _touches(found: Contradiction, refused: Iterable[Path]) -> bool:
+    """Whether a contradiction rests on a value that was refused, and may be none without it."""
+    paths = [tuple(key.split(".")) for key in found.keys]
+    return any(_within(part, each) or _within(each, part) for part in paths for each in refused)
+
+
+def _within(path: Path, section: Path) -> bool:
+    return path[: len(section)] == section
+
+
+def _note(document: Document, error: ValidationError) -> set[Path]:
+    """Note each refused key once; return their paths."""
+    refused: set[Path] = set()
+    for problem in error.errors(include_url=False)[:MOST_MISTAKES]:
+        path = _path_in(document.value, problem)
+        if not any(each in refused for each in _sections(path)):
+            refused.add(path)
+            if not any(each in document.spoiled for each in _sections(path)):
+                document.blame(*_sentence(document, path, problem))
+    return refused
+
+
+def _sections(path: Path) -> Iterator[Path]:
+    """The path and all that it lies in."""
+    return (path[:depth] for depth in range(len(path) + 1))
+
+
+@cache
+def _tagged() -> frozenset[str]:
+    """Sections that are unions told apart by their kind, whose tag pydantic puts into its locations."""
+    return frozenset(name for name, part in recipe_schema()["properties"].items() if "discriminator" in part)
+
+
+def _path_in(value: object, problem: Any) -> Path:
+    """Pydantic's location without the tags of unions, which name no key."""
+    path: Path = ()
+    for depth, part in enumerate(problem["loc"]):
+        if has_part(value, part) and not (depth == 1 and path[0] in _tagged()):
+            path, value = (*path, part), value[part]  # type: ignore[index]
+    if problem["type"] == "missing":
+        path = (*path, problem["loc"][-1])
+    if problem["type"].startswith("union_tag"):
+        path = (*path, "kind")
+    return path
+
+
+def _sentence(document: Document, path: Path, problem: Any) -> tuple[Place, str, str]:
+    raw, kind, key = document.value, problem["type"], dotted(path)
+    if kind == "extra_forbidden":
+        return _place(document, document.keys, path), unknown_key(path, raw), key
+    if kind == "file":
+        return _place(document, document.values, path), f"{key}: {problem['msg']}", key
+    if path not in document.values:
+        return _place(document, document.keys, path[:-1]), missing_key(path, raw), key
+    return _place(document, document.values, path), wrong_value(path, raw, _value_at(raw, path)), key
+
+
+def _place(document: Document, places: dict[Path, Place], path: Path) -> Place:
+    """Where a key or value stands, or else the nearest section around it that the text has."""
+    while path and path not in places:
+        path = path[:-1]
+    return places.get(path, Place(document.source))
+
+
+def _value_at(value: Any, path: Path) -> object:
+    for part in path:
+        value = value[part]
+    return value
+
+
+def _validated_without(value: object, refused: set[Path], context: dict[str, str]) -> Recipe | None:
+    """The recipe that is left without the refused keys, None where it needs them."""
+    try:
+        return Recipe.model_validate(_pruned(value, (), refused), context=context)
+    except ValidationError:
+        return None
+
+
+def _pruned(value: object, path: Path, refused: set[Path]) -> object:
+    if isinstance(value, dict):
+        kept = {key: part for key, part in value.items() if (*path, key) not in refused}
+        return {key: _pruned(part, (*path, key), refused) for key, part in kept.items()}
+    if isinstance(value, list):
+        return [part for index, part in enumerate(value) if (*path, index) not in refused]
+    return value
+
+
+def _contradict(document: Document, found: Contradiction) -> None:
+    """Note a contradiction at the first of its keys that the text gives."""
+    paths: list[Path] = [tuple(key.split(".")) for key in found.keys]
+    given = next((path for path in paths if path in document.values), paths[0])
+    document.blame(_place(document, document.values, given), f"{found.keys[0]}: {found.message}", found.keys[0])
