@@ -14,7 +14,7 @@ from deqcli.errors import Refused
 from deqcli.recipe.memory import machine_memory
 
 ONE_THREAD_BELOW = 400
-"""Width below which a second thread costs more than it brings."""
+"""Width below which a second thread brings little, and on a shared machine costs much."""
 
 
 @dataclass(frozen=True)

@@ -79,8 +79,9 @@ class Table:
         self._file.truncate()
 
     def row(self, **values: object) -> None:
-        """Append a row; it is durable after `mark`."""
-        self._append(f"{self._leading},{csv_text(self._columns, [values], header=False)}")
+        """Append a row of numbers and words, which need no quoting; it is durable after `mark`."""
+        cells = ",".join([cell(values.get(column)) for column in self._columns])
+        self._append(f"{self._leading},{cells}\n")
 
     def _append(self, text: str) -> None:
         data = text.encode()

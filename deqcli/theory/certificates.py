@@ -227,8 +227,8 @@ def _eq_9(s: Statement, name: str, source: str, factor: float) -> Certificate:
     ||Z||_F <= ||U|| ||X||_F / (1 - ||W||) give slack <= (1 - rho_w)^2 / (factor n rho_a^2) at every width.
     """
     rhs = None if s.delta is None else rhs_9(s.initial, s.delta, factor)
-    alpha, n = s.initial.scales.readout_scale, s.initial.num_samples
-    limit = s.initial.lambda_star * max(s.limit_gap, 0.0) ** 4 / (2 * factor * n * alpha**2)
+    ratio = max(s.limit_gap, 0.0) ** 2 / s.initial.scales.readout_scale
+    limit = s.initial.lambda_star / (2 * factor * s.initial.num_samples) * ratio * ratio
     return Certificate(name, source, s.initial.lambda_0_lower, rhs, limit)
 
 
