@@ -49,8 +49,11 @@ class CellsFailed(DeqcliError):
     exit_code = 7
 
 
-class Interrupted(DeqcliError):
-    """A signal asked the process to stop; what was done is kept and can be resumed."""
+class Interrupted(KeyboardInterrupt):
+    """A signal asked the process to stop; what was done is kept and can be resumed.
+
+    As any KeyboardInterrupt it is no Exception: what handles errors lets it pass.
+    """
 
     def __init__(self, signum: int, message: str = "interrupted") -> None:
         super().__init__(message)

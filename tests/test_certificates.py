@@ -1,5 +1,6 @@
 """Every inequality derived again from the arrays; where Condition 1 holds, Theorem 1 watched along a training run."""
 
+import itertools
 import math
 from dataclasses import replace
 from functools import cache
@@ -25,7 +26,16 @@ from deqcli.theory.certificates import (
 )
 from deqcli.theory.initial import Initial, Scales, measure_initial
 from deqcli.theory.prediction import loss_bound
-from tests.dense import Problem, draw_problem, equilibrium, network_of, population_limit, unrolled_jacobian
+from tests.dense import (
+    Problem,
+    draw_problem,
+    equilibrium,
+    equilibrium_fixed,
+    least_eigenvalue_fixed,
+    network_of,
+    population_limit,
+    unrolled_jacobian,
+)
 
 RELU = Component(ACTIVATIONS["relu"], Picard())
 EQUATIONS = ("7", "8", "9", "9_with_8")
@@ -123,13 +133,64 @@ def test_what_is_measured_of_a_draw(shape: tuple[int, int, int], s: float) -> No
     assert (initial.width, initial.num_samples) == (shape[2], shape[0])
     network = network_of(p, tolerance=1e-13)
     residual = max(network.solve_equilibrium().residual, network.solve_adjoint().residual)
-    assert initial.error_bound == pytest.approx(residual / (1 - np.linalg.norm(p.W, 2)), rel=1e-6, abs=0)
+    wanted_bound = (residual + math.sqrt(shape[2]) * 2.0**-52) / (1 - np.linalg.norm(p.W, 2))
+    assert initial.error_bound == pytest.approx(wanted_bound, rel=1e-6, abs=0)
+
+
+@pytest.mark.parametrize(("shape", "s"), [*INSTANCES, ((5, 20, 100), 0.1)], ids=str)
+def test_lambda_0_from_below_against_50_digits(shape: tuple[int, int, int], s: float) -> None:
+    """5 draws: never above lambda_min(Z^T Z) of the exact Z in integer arithmetic, and within 1e-8 of it."""
+    checked = 0
+    for seed in range(5):
+        p = assumption_1_problem(shape, Scales(s, 0.5), 1.0, seed)
+        initial, truth = measure(p, Scales(s, 0.5)), least_eigenvalue_fixed(equilibrium_fixed(p))
+        if initial.spectral_norm_upper < 1:
+            checked += 1
+            assert truth * (1 - 1e-8) <= initial.lambda_0_lower <= truth
+            assert initial.lambda_0_lower < initial.lambda_0
+    assert checked >= 4
+
+
+def nearly_parallel(gap: float, seed: int) -> Problem:
+    """4 samples on the sphere, the last `gap` from the first: lambda_0 is of the order gap^2."""
+    p = assumption_1_problem((4, 5, 60), Scales(0.05, 0.5), 1.0, seed)
+    X = p.X.copy()
+    X[:, 3] = X[:, 0] + gap * X[:, 3]
+    return replace(p, X=X * math.sqrt(5) / np.linalg.norm(X, axis=0))
+
+
+def test_lambda_0_from_below_where_the_floats_lose_it() -> None:
+    """6 draws a gap; from 1e-7 on rounding is all there is, and the bound exactly 0. LAPACK alone is often too high."""
+    gaps, too_high = [1e-2, 1e-4, 1e-6, 1e-7, 3e-8, 1e-8, 1e-9, 1e-12, 0.0], 0
+    for gap, seed in itertools.product(gaps, range(6)):
+        p = nearly_parallel(gap, seed)
+        initial, truth = measure(p, Scales(0.05, 0.5)), least_eigenvalue_fixed(equilibrium_fixed(p))
+        assert truth == pytest.approx(20 * gap**2, rel=0.9, abs=1e-50)
+        assert 0 <= initial.lambda_0_lower <= max(truth, 0)
+        assert (initial.lambda_0_lower > 0) == (gap > 1e-7)
+        too_high += initial.lambda_0 > truth
+    assert too_high >= 3
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_lambda_0_of_rounding_certifies_nothing(seed: int) -> None:
+    """100 samples on a circle: lambda_min(G) is at most 1e-9 beside a trace of 3e4, and LAPACK finds 1e-9 or 0."""
+    scales = Scales(0.08, 1.0)
+    p = assumption_1_problem((100, 2, 300), scales, 1.0, seed)
+    initial = measure(p, scales)
+    assert np.linalg.svd(equilibrium(p), compute_uv=False)[-1] < 1e-4
+    assert initial.lambda_0 < 1e-8
+    assert initial.lambda_0_lower == 0
+    found = by_name(initial)
+    named = [found["theorem_2"], *condition_1(found), found["theorem_1_eq_10"]]
+    assert [certificate.holds for certificate in named] == [False] * 6
+    assert theorem_rate(initial, best_delta(initial)) is None
 
 
 def test_the_other_certificates_by_hand() -> None:
     initial = replace(
-        measured((4, 5, 60), Scales(0.08, 1.0)), spectral_norm_upper=0.79, lambda_0=3.0, lambda_star=0.2,
-        norm_deviation=2e-6, largest_cosine=0.5,
+        measured((4, 5, 60), Scales(0.08, 1.0)), spectral_norm_upper=0.79, lambda_0=8.0, lambda_0_lower=3.0,
+        lambda_star=0.2, norm_deviation=2e-6, largest_cosine=0.5,
     )  # fmt: skip
     found = by_name(initial)
     expected = {
@@ -145,6 +206,7 @@ def test_the_other_certificates_by_hand() -> None:
         assert (certificate.lhs, certificate.rhs) == pytest.approx((lhs, rhs), rel=1e-12)
         assert (certificate.holds, certificate.repaired_by_width) == (holds, repaired)
         assert certificate.slack == pytest.approx(lhs / rhs, rel=1e-12)
+    assert [certificate.lhs for certificate in condition_1(found)] == pytest.approx([3.0, 3.0**1.5, 3.0, 3.0], rel=1e-12)
     assert set(found) == set(expected) | {f"condition_1_eq_{e}" for e in EQUATIONS} | {"theorem_1_eq_10"}
     assert len(CERTIFICATES) == len(found) == 11
 
@@ -165,11 +227,11 @@ def test_strict_inequalities_fail_at_equality(name: str, change: dict[str, objec
 
 def slacks(initial: Initial, delta: np.ndarray) -> np.ndarray:
     """Slacks of (7), (8), (9 with 8) at each delta, (3, count), typed out again."""
-    rho_w, rho_u, rho_a = (
-        norm + delta for norm in (initial.spectral_norm_upper, initial.spectral_norm_upper_u, initial.norm_a)
-    )
-    cw, cu, ca = rho_u * rho_a / (1 - rho_w) ** 2, rho_a / (1 - rho_w), rho_u / (1 - rho_w)
-    lam, F, e0 = initial.lambda_0, initial.norm_x, initial.norm_e
+    gap, rho_u, rho_a = (
+        1 - initial.spectral_norm_upper - delta, initial.spectral_norm_upper_u + delta, initial.norm_a + delta
+    )  # fmt: skip
+    cw, cu, ca = rho_u * rho_a / gap**2, rho_a / gap, rho_u / gap
+    lam, F, e0 = initial.lambda_0_lower, initial.norm_x, initial.norm_e
     return np.array(
         [
             lam * delta / (4 * np.maximum(np.maximum(cw, cu), ca) * F * e0),
@@ -189,7 +251,7 @@ def random_initial(seed: int) -> Initial:
         norm_a=float(10 ** rng.uniform(-4, 2)),
         norm_x=float(10 ** rng.uniform(0, 3)),
         norm_e=float(10 ** rng.uniform(-8, 3)),
-        lambda_0=float(10 ** rng.uniform(-6, 6)),
+        lambda_0_lower=float(10 ** rng.uniform(-6, 6)),
     )
 
 
@@ -212,11 +274,39 @@ def test_no_delta_on_a_fine_grid_is_better_than_the_best() -> None:
 
 def test_the_best_delta_may_be_the_peak_of_7_alone() -> None:
     """With a large prediction error (7) is the tightest everywhere, and its own maximum decides."""
-    initial = replace(random_initial(0), norm_a=100.0, norm_e=1e3, lambda_0=1e6, norm_x=1.0, spectral_norm_upper=0.5)
+    made_up = {"norm_a": 100.0, "norm_e": 1e3, "lambda_0_lower": 1e6, "norm_x": 1.0, "spectral_norm_upper": 0.5}
+    initial = replace(random_initial(0), **made_up)
     best = best_delta(initial)
     assert np.argmin(slacks(initial, np.array([best]))[:, 0]) == 0
     moved = slacks(initial, best * np.array([1 - 1e-3, 1, 1 + 1e-3]))[0]
     assert moved.argmax() == 1
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"norm_e": 1e-70, "norm_a": 1.0},
+        {"norm_e": 1e-300, "norm_a": 1.0},
+        {"lambda_0_lower": 1e-130},
+        {"lambda_0_lower": 1e-320},
+        {"norm_e": 1e-70, "norm_a": 0.0},
+        {"norm_e": 1e200},
+        {"spectral_norm_upper": 1 - 2.0**-53},
+        {"spectral_norm_upper": 0.0},
+        {"spectral_norm_upper_u": 0.0},
+    ],
+    ids=str,
+)
+def test_no_draw_is_too_odd_for_a_best_delta(change: dict[str, float]) -> None:
+    """Where (7) is never the tightest down to a delta of 1e-60, the others only fall, and the least delta is taken."""
+    initial = replace(measured((4, 5, 60), Scales(0.08, 1.0)), **change)
+    room, best = 1 - initial.spectral_norm_upper, best_delta(initial)
+    assert 0 < best < room
+    assert len(by_name(initial)) == 11
+    if initial.lambda_0_lower > 1e-200:
+        grid = np.geomspace(room * 1e-50, room * 0.999999, 5000)
+        at_best = slacks(initial, np.array([best])).min()
+        assert slacks(initial, grid).min(axis=0).max() <= at_best * (1 + 1e-9)
 
 
 FEASIBLE = ((3, 50, 2000), Scales(0.005, 0.03), 0.01, 1)
@@ -328,7 +418,7 @@ def test_a_limit_that_is_not_well_posed_repairs_nothing() -> None:
 def test_more_samples_than_units_have_no_lambda_0(seed: int) -> None:
     """Exactly 0, where the eigenvalue solver would find rounding of either sign."""
     initial = measured((9, 3, 6), Scales(0.02, 1.0), 1.0, seed)
-    assert initial.lambda_0 == 0.0
+    assert (initial.lambda_0, initial.lambda_0_lower) == (0.0, 0.0)
     if initial.spectral_norm_upper < 1:
         assert 0 < best_delta(initial) < 1 - initial.spectral_norm_upper
     assert theorem_rate(initial, best_delta(initial)) is None

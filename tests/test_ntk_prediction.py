@@ -1,11 +1,14 @@
 """The tangent kernel against autograd and the dense formula; predicted dynamics against matrix powers and training."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from deqcli.deq.network import loss
 from deqcli.deq.spectral import gram, least_eigenvalue
+from deqcli.errors import NumericalFailure
 from deqcli.theory.ntk import empirical_ntk
 from deqcli.theory.prediction import KernelPrediction, loss_bound
 from tests.dense import Problem, draw_problem, kronecker_gradient, kronecker_jacobian, solved_network, unrolled_jacobian
@@ -74,6 +77,35 @@ def test_rates_come_from_the_largest_eigenvalue() -> None:
     assert (predicted.largest_eigenvalue, predicted.auto_rate, predicted.stable_rate) == (8.0, 0.125, 0.25)
     assert predicted.loss(0.99 * predicted.stable_rate, 2000) < 1e-10
     assert predicted.loss(1.01 * predicted.stable_rate, 2000) > 1e10
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_kernel_or_an_error_that_is_not_finite_is_refused(value: float) -> None:
+    H, e = np.diag([1.0, 2.0]), np.ones(2)
+    bad_H, bad_e = H.copy(), e.copy()
+    bad_H[0, 1] = bad_H[1, 0] = bad_e[1] = value
+    assert prediction_of(H, e).loss(0.5, 0) == 1.0
+    for case in ((bad_H, e), (H, bad_e), (bad_H, bad_e)):
+        with pytest.raises(NumericalFailure, match="overflows"):
+            prediction_of(*case)
+
+
+def test_an_error_whose_square_overflows_is_refused() -> None:
+    with pytest.raises(NumericalFailure, match="overflows"):
+        prediction_of(np.eye(2), np.array([1.0, -1e155]))
+
+
+def test_dead_units_have_no_rate() -> None:
+    """U X < 0: Z = 0, V = 0, H = 0. Nothing can train, at whatever rate, and the prediction says so."""
+    p = draw_problem(4, 5, 20)
+    network = solved_network(replace(p, U=-np.abs(p.U), X=np.abs(p.X)))
+    H = empirical_ntk(network, gram(network.Z))
+    assert not H.any()
+    predicted = KernelPrediction.of(H, network.prediction_error(torch.tensor(p.y)))
+    assert predicted.stable_rate is None
+    with pytest.raises(NumericalFailure, match=r"H\(0\) = 0"):
+        _ = predicted.auto_rate
+    assert predicted.loss(0.1, 1000) == pytest.approx(0.5 * float(p.y @ p.y), rel=1e-14)
 
 
 def test_a_prediction_that_overflows_is_missing() -> None:

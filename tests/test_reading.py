@@ -29,8 +29,9 @@ def test_a_number_of_yaml_1_2_is_read_as_that_number(text: str, number: float) -
 
 
 def test_nan_null_and_booleans_have_only_the_spellings_of_yaml_1_2() -> None:
-    assert [scalar(text) for text in ("", "~", "null", "Null", "NULL")] == [None] * 5
-    assert [scalar(text) for text in ("true", "True", "TRUE", "false", "False", "FALSE")] == [True] * 3 + [False] * 3
+    assert all(scalar(text) is None for text in ("", "~", "null", "Null", "NULL"))
+    assert all(scalar(text) is True for text in ("true", "True", "TRUE"))
+    assert all(scalar(text) is False for text in ("false", "False", "FALSE"))
     assert all(math.isnan(scalar(text)) for text in (".nan", ".NaN", ".NAN"))
 
 
@@ -125,7 +126,7 @@ def test_what_plain_data_cannot_hold_is_refused_with_its_place(text: str, messag
 
 @pytest.mark.parametrize("decoration", ["!", "&", "*"])
 def test_an_endless_name_of_a_tag_an_anchor_or_an_alias_is_cut(decoration: str) -> None:
-    (found,) = mistakes(f"a: {decoration}{'n' * 900_000}\n")
+    (found,) = mistakes(f"a: {decoration}{'n' * 90_000}\n")
     assert found.endswith(f"({decoration}{'n' * (59 if decoration == '!' else 60)}...)")
     assert len(found) < 100
 
@@ -143,10 +144,6 @@ def test_all_anchors_tags_and_keys_given_twice_are_reported_at_once() -> None:
     ]
 
 
-def test_a_text_that_is_not_yaml_has_no_value() -> None:
-    assert read_text("a: [", "f").value is None
-
-
 @pytest.mark.parametrize(
     ("opening", "closing", "column"), [("[", "]", MAX_DEPTH + 1), ("{a: ", "}", 4 * MAX_DEPTH - 2)]
 )
@@ -157,18 +154,17 @@ def test_the_deepest_level_is_read_and_one_more_is_refused(opening: str, closing
     assert mistakes(deeper) == [f"f:1:{column}: nested deeper than {MAX_DEPTH} levels"]
 
 
-@pytest.mark.parametrize(
-    ("bomb", "place"),
-    [
-        ("[" * 999_999, "1:33"),
-        ("{" * 999_999, "1:33"),
-        ("- " * 400_000, "1:65"),
-        ("? " * 400_000, "1:65"),
-        ("{a: " * 200_000, "1:126"),
-        ("".join(" " * level + "a:\n" for level in range(1_000)), "32:32"),
-    ],
-    ids=["brackets", "braces", "dashes", "question marks", "sections", "indentation"],
-)
+BOMBS = {
+    "brackets": ("[" * 999_999, "1:33"),
+    "braces": ("{" * 999_999, "1:33"),
+    "dashes": ("- " * 400_000, "1:65"),
+    "question marks": ("? " * 400_000, "1:65"),
+    "sections": ("{a: " * 200_000, "1:126"),
+    "indentation": ("".join(" " * level + "a:\n" for level in range(1_000)), "32:32"),
+}
+
+
+@pytest.mark.parametrize(("bomb", "place"), BOMBS.values(), ids=BOMBS)
 def test_a_text_of_endless_depth_is_refused_where_it_gets_too_deep(bomb: str, place: str) -> None:
     assert mistakes(bomb)[-1] == f"f:{place}: nested deeper than {MAX_DEPTH} levels"
 
@@ -195,33 +191,27 @@ def refusal(path: Path) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("size", [MAX_BYTES + 1, 10_000_000])
-def test_a_file_of_more_than_a_megabyte_is_refused_unread(tmp_path: Path, size: int) -> None:
+def test_a_file_of_just_a_megabyte_is_read_and_a_byte_more_is_refused_unread(tmp_path: Path) -> None:
     path = tmp_path / "big.yaml"
-    path.write_bytes(b"#" * size)
-    assert refusal(path) == f"{path}:1:1: a recipe has at most {MAX_BYTES} bytes\n1 error; nothing was run."
-
-
-def test_a_file_of_just_a_megabyte_is_read(tmp_path: Path) -> None:
     recipe = b"name: a\ndata: {kind: sphere, num_samples: 3, input_dim: 4}\nmodel: {width: 5}\n"
-    path = tmp_path / "full.yaml"
     path.write_bytes(recipe.ljust(MAX_BYTES, b"#"))
-    assert path.stat().st_size == MAX_BYTES
     assert load_recipe(str(path), memory=10**12).model.width == 5
+    for size in (MAX_BYTES + 1, 10_000_000):
+        path.write_bytes(recipe.ljust(size, b"#"))
+        assert refusal(path) == f"{path}:1:1: a recipe has at most {MAX_BYTES} bytes\n1 error; nothing was run."
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"\xff", "1:1: not UTF-8 text (byte 0xff)"),
-        (b"name: a\ndata: \xe9\n", "2:7: not UTF-8 text (byte 0xe9)"),
-        (b"a: 1\n\n  \xc3(", "3:3: not UTF-8 text (byte 0xc3)"),
-        (b"a: \xed\xa0\x80", "1:4: not UTF-8 text (byte 0xed)"),
-        (b"\xef\xbb\xbfname: \xff\n", "1:7: not UTF-8 text (byte 0xff)"),
-        (b"a: 1\nname: \xc3\xa9\xe2\x82\xac \xff\n", "2:10: not UTF-8 text (byte 0xff)"),
-    ],
-    ids=["first", "a line further", "cut", "surrogate", "behind a byte order mark", "behind characters of many bytes"],
-)
+NOT_UTF_8 = {
+    "first": (b"\xff", "1:1: not UTF-8 text (byte 0xff)"),
+    "a line further": (b"name: a\ndata: \xe9\n", "2:7: not UTF-8 text (byte 0xe9)"),
+    "cut": (b"a: 1\n\n  \xc3(", "3:3: not UTF-8 text (byte 0xc3)"),
+    "half a surrogate pair": (b"a: \xed\xa0\x80", "1:4: not UTF-8 text (byte 0xed)"),
+    "behind a byte order mark": (b"\xef\xbb\xbfname: \xff\n", "1:7: not UTF-8 text (byte 0xff)"),
+    "behind wide characters": ("a: 1\nname: é€ ".encode() + b"\xff\n", "2:10: not UTF-8 text (byte 0xff)"),
+}
+
+
+@pytest.mark.parametrize(("content", "message"), NOT_UTF_8.values(), ids=NOT_UTF_8)
 def test_bytes_that_are_not_utf_8_are_refused_with_their_place(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "bytes.yaml"
     path.write_bytes(content)

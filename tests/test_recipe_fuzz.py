@@ -1,23 +1,25 @@
-"""Generated and mutated recipes: a recipe comes out or a refusal with places that exist, never anything else.
+"""Generated and mutated recipes and data files: what comes out is what they describe or a refusal, never anything else.
 
 Every case is a function of its number alone.
 """
 
-import json
+import io
 import random
 import re
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from deqcli.data.kinds import File
 from deqcli.errors import Mistake, RecipeRefused, Refused
 from deqcli.recipe.library import shipped_recipes
 from deqcli.recipe.loading import load_recipe
 from deqcli.recipe.schema import Recipe
 
 BATCHES, BATCH = 10, 80
-ENOUGH = 10**12
+ENOUGH, LONGEST = 10**12, 1200
 LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 PLACED = re.compile(r"(?P<source>.+?):(?P<line>\d+):(?P<column>\d+): (?P<message>.+)")
 
@@ -38,6 +40,7 @@ def outcome(path: Path, content: bytes, overrides: list[str]) -> str:
     for line, mistake in zip(lines, loaded.mistakes, strict=True):
         assert PLACED.fullmatch(line), line
         assert line.isprintable(), line
+        assert len(line) < LONGEST, line
         assert exists(mistake, path, content, overrides), (content, overrides, line)
     return "refused"
 
@@ -46,12 +49,9 @@ def exists(mistake: Mistake, path: Path, content: bytes, overrides: list[str]) -
     """Whether the place is in the text or just behind its end."""
     if mistake.source == "command line":
         return mistake.line <= len(overrides) and mistake.column <= len(overrides[mistake.line - 1]) + 1
-    if mistake.message.startswith("not UTF-8"):
-        lines = [line.decode("latin-1") for line in content.split(b"\n")]
-    elif mistake.message.startswith("the character"):
-        lines = content.decode("utf-8-sig").split("\n")
-    else:
-        lines = LINE_BREAK.split(content.decode("utf-8-sig"))
+    text = content.decode("utf-8-sig", errors="replace")
+    before_yaml = mistake.message.startswith(("not UTF-8", "the character"))
+    lines = text.split("\n") if before_yaml else LINE_BREAK.split(text)
     inside = 1 <= mistake.line <= len(lines) and 1 <= mistake.column <= len(lines[mistake.line - 1]) + 1
     return mistake.source == str(path) and inside
 
@@ -164,74 +164,60 @@ def test_a_mutated_shipped_recipe_is_a_recipe_or_a_refusal(tmp_path: Path, batch
     assert counted["refused"] > BATCH / 2
 
 
-PLANTED = {
-    # a line that replaces the good one: the key that must be blamed
-    "name": ("name: a b", "name"),
-    "data.num_samples": ("  num_samples: many", "data.num_samples"),
-    "data.input_dim": ("  input_dims: 5", "data.input_dims"),
-    "data.labels": ("  labels: sign", "data.labels"),
-    "data.seed": ("  seed: -1", "data.seed"),
-    "model.width": ("  width: 0", "model.width"),
-    "model.sigma_w_sq": ("  sigma_w_sq: yes", "model.sigma_w_sq"),
-    "model.readout_scale": ("  readout: 1.0", "model.readout"),
-    "solver.tolerance": ("  tolerance: 1.5", "solver.tolerance"),
-    "solver.max_iterations": ("  max_iterations: 1e3", "solver.max_iterations"),
-    "train.steps": ("  steps: '3'", "train.steps"),
-    "train.learning_rate": ("  learning_rate: 1:30", "train.learning_rate"),
-    "train.dtype": ("  dtype: [float32]", "train.dtype"),
-    "train.seed": ("  seeds: 3", "train.seeds"),
-    "log.loss_every": ("  loss_every: 0", "log.loss_every"),
-    "log.spectral_every": ("  spectral_every: {}", "log.spectral_every"),
-    "sweep.widths": ("  widths: [4, 0]", "sweep.widths.1"),
-    "sweep.seeds": ("  seeds: 7", "sweep.seeds"),
-}
-GOOD = """\
-name: planted
+@pytest.mark.parametrize("suffix", ["npz", "csv"])
+def test_a_mutated_data_file_is_a_data_set_or_a_refusal(tmp_path: Path, suffix: str) -> None:
+    rows, path, refused = np.random.default_rng(0).standard_normal((30, 4)), tmp_path / f"data.{suffix}", []
+    content = io.BytesIO("\n".join(["a,b,c,y", *(",".join(map(repr, row)) for row in rows.tolist())]).encode())
+    if suffix == "npz":
+        np.savez_compressed(content, X=rows, y=rows[:, 0])
+    for number in range(300):
+        path.write_bytes(mutated(random.Random(3_000_000 + number), content.getvalue()))  # noqa: S311
+        try:
+            assert np.isfinite(File(kind="file", path=str(path)).load().X).all()
+        except Refused as error:
+            refused.append(str(error))
+    assert 150 < len(refused) < 300
+    assert all(each.startswith(f"{path}: ") and each.isprintable() and len(each) < LONGEST for each in refused)
+
+
+# the good line | the bad line in its place | the key that must be blamed
+PLANTED = """
+name: planted         | name: a b                 | name
 data:
   kind: sphere
-  num_samples: 4
-  input_dim: 5
-  labels: signs
-  seed: 1
+  num_samples: 4      |   num_samples: many       | data.num_samples
+  input_dim: 5        |   input_dims: 5           | data.input_dims
+  labels: signs       |   labels: sign            | data.labels
+  seed: 1             |   seed: -1                | data.seed
 model:
-  width: 8
-  sigma_w_sq: 0.05
-  readout_scale: 2.0
+  width: 8            |   width: 0                | model.width
+  sigma_w_sq: 0.05    |   sigma_w_sq: yes         | model.sigma_w_sq
+  readout_scale: 2.0  |   readout: 1.0            | model.readout
 solver:
-  tolerance: 1e-5
-  max_iterations: 90
+  tolerance: 1e-5     |   tolerance: 1.5          | solver.tolerance
+  max_iterations: 90  |   max_iterations: 1e3     | solver.max_iterations
 train:
-  steps: 3
-  learning_rate: 0.5
-  dtype: float32
-  seed: 2
+  steps: 3            |   steps: '3'              | train.steps
+  learning_rate: 0.5  |   learning_rate: 1:30     | train.learning_rate
+  dtype: float32      |   dtype: [float32]        | train.dtype
+  seed: 2             |   seeds: 3                | train.seeds
 log:
-  loss_every: 1
-  spectral_every: 2
+  loss_every: 1       |   loss_every: 0           | log.loss_every
+  spectral_every: 2   |   spectral_every: {}      | log.spectral_every
 sweep:
-  widths: [4, 8]
-  seeds: [1]
+  widths: [4, 8]      |   widths: [4, 0]          | sweep.widths.1
+  seeds: [1]          |   seeds: 7                | sweep.seeds
 """
-
-
-def lines_of_keys(text: str) -> dict[str, int]:
-    found, section = {}, ""
-    for number, line in enumerate(text.splitlines(), start=1):
-        key = line.split(":")[0]
-        section = section if key.startswith(" ") else key
-        found[f"{section}.{key.strip()}" if key.startswith(" ") else key] = number
-    return found
-
-
-GOOD_LINES = lines_of_keys(GOOD)
-MISSING = {"data.input_dim": "data"}
-"""Keys without which there is no recipe; where the misspelled one stands alone, the lost one is told at its section."""
+ROWS = [[cell.rstrip() for cell in row.split(" | ")] for row in PLANTED.strip().splitlines()]
+GOOD = [row[0] for row in ROWS]
+BAD = {number: (row[1], row[2]) for number, row in enumerate(ROWS, start=1) if len(row) > 1}
+MISSING = {"data.input_dims": (2, "data.input_dim")}
+"""The misspelled key without which there is no recipe is told as lost, too, at its section."""
 
 
 def test_the_recipe_to_plant_in_is_good(tmp_path: Path) -> None:
-    assert outcome(tmp_path / "r.yaml", GOOD.encode(), []) == "recipe"
-    assert set(PLANTED) < set(GOOD_LINES)
-    assert len(PLANTED) == 18
+    assert outcome(tmp_path / "r.yaml", "\n".join(GOOD).encode(), []) == "recipe"
+    assert len(BAD) == 18
 
 
 @pytest.mark.parametrize("batch", range(BATCHES))
@@ -239,15 +225,13 @@ def test_exactly_the_planted_mistakes_are_told_each_in_its_line(tmp_path: Path, 
     path, planted = tmp_path / "r.yaml", 0
     for number in range(30):
         dice = random.Random(2_000_000 + 1000 * batch + number)  # noqa: S311
-        chosen = sorted(dice.sample(list(PLANTED), dice.randint(1, 6)), key=GOOD_LINES.__getitem__)
-        lines = GOOD.splitlines()
-        for key in chosen:
-            lines[GOOD_LINES[key] - 1] = PLANTED[key][0]
+        chosen = dice.sample(sorted(BAD), dice.randint(1, 6))
+        lines = [BAD[line][0] if line in chosen else good for line, good in enumerate(GOOD, start=1)]
         path.write_text("\n".join(lines))
         with pytest.raises(RecipeRefused) as caught:
             load_recipe(str(path), memory=ENOUGH)
-        expected = {(GOOD_LINES[key], PLANTED[key][1]) for key in chosen}
-        expected |= {(GOOD_LINES[MISSING[key]], key) for key in chosen if key in MISSING}
-        assert {(mistake.line, mistake.key) for mistake in caught.value.mistakes} == expected, json.dumps(lines)
+        expected = {(line, BAD[line][1]) for line in chosen}
+        expected |= {MISSING[key] for _, key in expected if key in MISSING}
+        assert {(mistake.line, mistake.key) for mistake in caught.value.mistakes} == expected, lines
         planted += len(chosen)
     assert planted > 30

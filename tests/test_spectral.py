@@ -9,6 +9,7 @@ from torch import Tensor
 
 from deqcli.deq import spectral
 from deqcli.deq.spectral import gram, least_eigenvalue, spectral_norm, spectral_norm_upper
+from deqcli.errors import NumericalFailure
 
 SHAPES = [(1, 1), (3, 3), (1, 40), (40, 1), (23, 60), (24, 24), (60, 24), (40, 90), (90, 40), (120, 120), (5, 300)]
 
@@ -103,22 +104,51 @@ def test_zero_matrices(shape: tuple[int, int]) -> None:
     W = torch.zeros(shape, dtype=torch.float64)
     assert spectral_norm(W)[0] == 0
     assert spectral_norm_upper(W, 0.0) == 0
-    assert spectral._probable_upper(W) == 0
+    assert spectral_norm_upper(W, 1.0) == 0
 
 
-@pytest.mark.parametrize("scale", [1e-5, 1e-3, 1e3, 1e8])
-def test_norms_scale_with_the_matrix(scale: float) -> None:
+SCALES = [("float64", scale) for scale in (1e-310, 1e-300, 1e-170, 1e-160, 1e-5, 1e-3, 1e3, 1e8, 1e150, 1e170, 1e300)]
+SCALES += [("float32", scale) for scale in (1e-42, 1e-38, 1e-25, 1e-10, 1e10, 1e25, 1e37)]
+"""Down to subnormal entries, and where no square of an entry is a float."""
+
+
+@pytest.mark.parametrize("shape", [(60, 60), (30, 90), (5, 300), (1, 1)])
+@pytest.mark.parametrize(("dtype", "scale"), SCALES)
+def test_norms_scale_with_the_matrix(dtype: str, scale: float, shape: tuple[int, int]) -> None:
+    """Against the SVD of the very same entries, brought near 1 by a power of two."""
+    W = (gaussian(shape) * 1.7).to(getattr(torch, dtype)) * scale
+    power = math.frexp(scale)[1]
+    truth = svd_norm(W.double() * 2.0 ** -(power // 2) * 2.0 ** (power // 2 - power))
+    norm, vector = spectral_norm(W)
+    precision = {"float32": 1e-6, "float64": 1e-12}[dtype]
+    assert math.ldexp(norm, -power) == pytest.approx(truth, rel=precision)
+    assert float(np.linalg.norm(vector)) == pytest.approx(1.0, rel=1e-10)
+    assert truth <= math.ldexp(spectral_norm_upper(W, norm), -power) <= truth * (1 + 1e-7 + precision)
+    assert truth <= math.ldexp(spectral_norm_upper(W, 0.0), -power) <= 11 * truth
+
+
+@pytest.mark.parametrize("scale", [1e-170, 1e-25, 1e25, 1e170])
+def test_the_probable_bound_scales_with_the_matrix(scale: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spectral, "CHOLESKY_UP_TO", 10)
     W = gaussian((60, 60))
-    norm, _ = spectral_norm(scale * W)
-    assert norm == pytest.approx(scale * svd_norm(W), rel=1e-9)
-    assert svd_norm(scale * W) <= spectral_norm_upper(scale * W, norm) <= svd_norm(scale * W) * (1 + 1e-7)
+    assert svd_norm(W) <= spectral_norm_upper(scale * W, 0.0) / scale <= 1.02 * svd_norm(W)
 
 
-def test_a_matrix_that_is_not_finite_has_no_finite_bound() -> None:
-    W = gaussian((30, 30))
-    for value in (math.nan, math.inf):
-        W[3, 4] = value
-        assert spectral_norm_upper(W, 1.0) == math.inf
+@pytest.mark.parametrize("name", MATRICES)
+def test_an_estimate_of_zero_still_gives_a_bound(name: str) -> None:
+    W = MATRICES[name]
+    assert svd_norm(W) <= spectral_norm_upper(W, 0.0) <= 11 * svd_norm(W)
+
+
+@pytest.mark.parametrize("shape", [(30, 30), (5, 40)])
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_matrix_that_is_not_finite_has_no_norm(value: float, shape: tuple[int, int]) -> None:
+    W = gaussian(shape)
+    W[3, 4] = value
+    with pytest.raises(NumericalFailure, match="holds NaN or infinity"):
+        spectral_norm(W)
+    with pytest.raises(NumericalFailure, match="holds NaN or infinity"):
+        spectral_norm_upper(W, 1.0)
 
 
 @pytest.mark.parametrize("start", ["first", "second", "last", "moved", "huge"])

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from deqcli.show.console import Screen
     from deqcli.sweep.checks import Checked, CheckedDraw
 
-COLUMNS = ["inequality, lhs >= rhs", "lhs", "rhs", "slack", "holds", "width repairs"]
+COLUMNS = ["lhs >= rhs", "lhs", "rhs", "slack", "holds", "repaired by width"]
 
 
 def check_init(
@@ -71,7 +71,7 @@ def _show_draw(screen: Screen, drawn: CheckedDraw) -> None:
     rows: list[list[object]] = [
         [each.name, each.lhs, each.rhs, each.slack, each.holds, each.repaired_by_width] for each in drawn.certificates
     ]
-    screen.table(f"width {drawn.spec.model.width}, seed {drawn.spec.train.seed}", COLUMNS, rows)
+    screen.table(f"width {drawn.spec.model.width}, seed {drawn.spec.train.seed}", COLUMNS, rows, digits=4)
     screen.table("", ["measured", "value"], [[name, value] for name, value in measured.items()])
     screen.say("")
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import signal
-import sys
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -14,7 +14,8 @@ from deqcli.cli import recipes
 from deqcli.cli.check_init import check_init
 from deqcli.cli.sweep_width import sweep_width
 from deqcli.cli.train import train
-from deqcli.errors import Interrupted
+
+SHOW_CURSOR = b"\x1b[?25h"
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -62,15 +63,14 @@ def env(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON doc
         screen.document(found)
 
 
-def _stop(signum: int, _frame: FrameType | None) -> None:
-    raise Interrupted(signum)
+def _leave(signum: int, _frame: FrameType | None) -> NoReturn:
+    """End at once: outside a run, which handles its own signals, there is nothing to keep."""
+    os.write(2, (SHOW_CURSOR if os.isatty(2) else b"") + b"interrupted\n")
+    os._exit(128 + signum)
 
 
 def main() -> None:
-    """Run the command line; SIGTERM ends it as Ctrl-C does, from the first moment on."""
-    signal.signal(signal.SIGTERM, _stop)
-    try:
-        app()
-    except (KeyboardInterrupt, Interrupted) as stop:
-        print("interrupted", file=sys.stderr)
-        sys.exit(stop.exit_code if isinstance(stop, Interrupted) else 128 + signal.SIGINT)
+    """Run the command line; SIGTERM and Ctrl-C end it from the first moment on, imports included."""
+    for signum in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(signum, _leave)
+    app()

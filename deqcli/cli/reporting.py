@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
@@ -33,19 +33,27 @@ def reporting(screen: Screen, on_interrupt: str = "") -> Iterator[None]:
     except BrokenPipeError:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (nobody reads on; nothing failed)
         raise typer.Exit(0) from None
-    except (Exception, KeyboardInterrupt) as error:
+    except Interrupted as stop:
+        _leave(screen, stop.exit_code, f"{stop}; {on_interrupt}" if on_interrupt else str(stop))
+    except Exception as error:
         refusal = _as_refusal(error)
-        hint = f"; {on_interrupt}" if isinstance(refusal, Interrupted) and on_interrupt else ""
-        screen.complain(f"{refusal}{hint}")
-        screen.document(_document(refusal))
-        raise typer.Exit(refusal.exit_code) from None
+        _leave(screen, refusal.exit_code, str(refusal), _mistakes(refusal))
 
 
-def _as_refusal(error: BaseException) -> DeqcliError:
+def _leave(screen: Screen, code: int, sentence: str, mistakes: list[dict[str, Any]] | None = None) -> NoReturn:
+    screen.complain(sentence)
+    listed = {} if mistakes is None else {"mistakes": mistakes}
+    screen.document({"status": "error", "exit_code": code, "error": sentence, **listed})
+    raise typer.Exit(code)
+
+
+def _mistakes(refusal: DeqcliError) -> list[dict[str, Any]] | None:
+    return [vars(mistake) for mistake in refusal.mistakes] if isinstance(refusal, RecipeRefused) else None
+
+
+def _as_refusal(error: Exception) -> DeqcliError:
     if isinstance(error, DeqcliError):
         return error
-    if isinstance(error, KeyboardInterrupt):
-        return Interrupted(2)
     if isinstance(error, OSError):
         return refused_by_system(error, "use")
     if isinstance(error, MemoryError) or any(words in str(error) for words in OUT_OF_MEMORY):
@@ -53,10 +61,3 @@ def _as_refusal(error: BaseException) -> DeqcliError:
     if os.environ.get(DEBUG):
         raise error
     return Bug(f"a bug in deqcli: {type(error).__name__}: {error}. {DEBUG}=1 shows where; please report it.")
-
-
-def _document(refusal: DeqcliError) -> dict[str, Any]:
-    document: dict[str, Any] = {"status": "error", "exit_code": refusal.exit_code, "error": str(refusal)}
-    if isinstance(refusal, RecipeRefused):
-        document["mistakes"] = [vars(mistake) for mistake in refusal.mistakes]
-    return document

@@ -67,7 +67,7 @@ def _lanczos(W: Tensor, start: np.ndarray, steps: int, tolerance: float) -> tupl
     """Largest singular value of W and its right vector: Krylov spaces of at least `steps` dimensions, restarted."""
 
     def gram_times(vector: np.ndarray) -> np.ndarray:
-        v = torch.from_numpy(vector.reshape(-1)).to(W.device, W.dtype)
+        v = torch.from_numpy(vector.reshape(-1)).to(W.device, W.dtype, copy=True)  # a copy is aligned: same bits always
         return np.asarray(torch.mv(W.T, torch.mv(W, v)).to("cpu", torch.float64))
 
     q = W.shape[1]

@@ -46,7 +46,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint. Raises: CorruptArtefact where a single bit differs from what was written."""
     try:
         with safe_open(path, framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
+            # cloned: a mapped file is not aligned as torch's memory is, and the last bits of a product depend on that
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (not a mapping)
             envelope = json.loads((file.metadata() or {})[KEY])
         state, digest = envelope["state"], envelope["digest"]
         intact = _digest(tensors, state) == digest

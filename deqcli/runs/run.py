@@ -100,9 +100,8 @@ class _Session:
         self.spec, self.folder, self.report = spec, folder, report or (lambda *_: None)
         self.device, self.threads = torch.device(execution.device), execution.threads or 1
         dtype = getattr(torch, spec.train.dtype)
-        self.X = torch.from_numpy(dataset.X).to(self.device, dtype)
-        self.y = torch.from_numpy(dataset.y).to(self.device, dtype)
-        self.exact_X, self.exact_y = torch.from_numpy(dataset.X), torch.from_numpy(dataset.y)
+        self.exact_X, self.exact_y = torch.tensor(dataset.X), torch.tensor(dataset.y)  # aligned copies: same bits always
+        self.X, self.y = self.exact_X.to(self.device, dtype), self.exact_y.to(self.device, dtype)
         self.signals = StopSignals()
         self.manifest: Manifest = {
             "format": 1,
@@ -131,7 +130,7 @@ class _Session:
                 else:
                     self._compare(resumed)
                 self._train(fresh=resumed is None)
-            except DeqcliError as error:
+            except (DeqcliError, Interrupted) as error:
                 self._end(INTERRUPTED if isinstance(error, Interrupted) else FAILED, str(error))
                 raise
         return Outcome(self.folder, self.manifest, computed=True)
@@ -222,13 +221,13 @@ class _Session:
         log, rate = self.spec.log, metrics.baseline.learning_rate
         e = trainer.network.prediction_error(self.y)
         while trainer.step < self.spec.train.steps:
+            if self.signals.pending is not None:
+                self._stop(trainer, metrics, self.signals.pending)
             trainer.descend(e, rate)
             solved = trainer.solve()
             trainer.log(solved, metrics)
             e = solved.prediction_error
             self.report(self.spec, trainer.step, solved.loss)
-            if self.signals.pending is not None:
-                self._stop(trainer, metrics, self.signals.pending)
             if trainer.step % log.checkpoint_every == 0 and trainer.step < self.spec.train.steps:
                 self._checkpoint(trainer, metrics)
 

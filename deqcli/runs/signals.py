@@ -14,16 +14,19 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopSignals:
-    """Turns SIGINT and SIGTERM into `Interrupted`; inside `deferred` the first one is only noted in `pending`."""
+    """Turns SIGINT and SIGTERM into `Interrupted`; inside `deferred` the first one is only noted in `pending`.
+
+    It is noted elsewhere too: an exception raised in a destructor is lost, and the next step still stops.
+    """
 
     def __init__(self) -> None:
         self.pending: int | None = None
         self._deferring = False
 
     def _handle(self, signum: int, _frame: FrameType | None) -> None:
-        if self._deferring and self.pending is None:
-            self.pending = signum
-        else:
+        first = self.pending is None
+        self.pending = signum
+        if not (self._deferring and first):
             raise Interrupted(signum)
 
     @contextmanager

@@ -51,7 +51,7 @@ class Screen:
         """A failure; shown whatever was asked for."""
         print(sentence, file=sys.stderr)
 
-    def table(self, title: str, columns: list[str], rows: list[list[object]]) -> None:
+    def table(self, title: str, columns: list[str], rows: list[list[object]], digits: int = 6) -> None:
         """A small table, its first column to the left and the others to the right."""
         if self.quiet or self.as_json:
             return
@@ -62,7 +62,7 @@ class Screen:
         for index, column in enumerate(columns):
             table.add_column(escape(column), justify="left" if index == 0 else "right", overflow="fold")
         for row in rows:
-            table.add_row(*(escape(number(value)) for value in row))
+            table.add_row(*(escape(number(value, digits)) for value in row))
         _console(sys.stdout).print(table)
 
     def document(self, content: Mapping[str, Any]) -> None:
