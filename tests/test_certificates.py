@@ -160,9 +160,9 @@ def nearly_parallel(gap: float, seed: int) -> Problem:
 
 
 def test_lambda_0_from_below_where_the_floats_lose_it() -> None:
-    """6 draws a gap; from 1e-7 on rounding is all there is, and the bound exactly 0. LAPACK alone is often too high."""
+    """4 draws a gap; from 1e-7 on rounding is all there is, and the bound exactly 0. LAPACK alone is often too high."""
     gaps, too_high = [1e-2, 1e-4, 1e-6, 1e-7, 3e-8, 1e-8, 1e-9, 1e-12, 0.0], 0
-    for gap, seed in itertools.product(gaps, range(6)):
+    for gap, seed in itertools.product(gaps, range(4)):
         p = nearly_parallel(gap, seed)
         initial, truth = measure(p, Scales(0.05, 0.5)), least_eigenvalue_fixed(equilibrium_fixed(p))
         assert truth == pytest.approx(20 * gap**2, rel=0.9, abs=1e-50)
@@ -206,7 +206,8 @@ def test_the_other_certificates_by_hand() -> None:
         assert (certificate.lhs, certificate.rhs) == pytest.approx((lhs, rhs), rel=1e-12)
         assert (certificate.holds, certificate.repaired_by_width) == (holds, repaired)
         assert certificate.slack == pytest.approx(lhs / rhs, rel=1e-12)
-    assert [certificate.lhs for certificate in condition_1(found)] == pytest.approx([3.0, 3.0**1.5, 3.0, 3.0], rel=1e-12)
+    left = [certificate.lhs for certificate in condition_1(found)]
+    assert left == pytest.approx([3.0, 3.0**1.5, 3.0, 3.0], rel=1e-12)
     assert set(found) == set(expected) | {f"condition_1_eq_{e}" for e in EQUATIONS} | {"theorem_1_eq_10"}
     assert len(CERTIFICATES) == len(found) == 11
 

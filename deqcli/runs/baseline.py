@@ -9,6 +9,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from deqcli.data.dataset import Dataset
 from deqcli.deq.activations import ACTIVATIONS
 from deqcli.deq.initialisation import INITIALISATIONS, Draw
 from deqcli.deq.network import Component, Params
@@ -16,7 +17,7 @@ from deqcli.errors import NumericalFailure
 from deqcli.recipe.schema import RunSpec
 from deqcli.runs.checkpoint import Checkpoint
 from deqcli.theory.certificates import best_delta, theorem_rate
-from deqcli.theory.initial import Initial
+from deqcli.theory.initial import Initial, Scales, measure_initial
 from deqcli.theory.prediction import KernelPrediction
 
 
@@ -34,6 +35,17 @@ def draw(spec: RunSpec, input_dim: int, device: torch.device) -> Params:
             device=device,
         )
     )
+
+
+def tensors(dataset: Dataset) -> tuple[Tensor, Tensor]:
+    """X (d, n) and y (n,) in float64, copied: memory of numpy's is not always aligned, and bits depend on that."""
+    return torch.tensor(dataset.X), torch.tensor(dataset.y)
+
+
+def measure(spec: RunSpec, params: Params, X: Tensor, y: Tensor) -> Initial:
+    """What the theory asks of the draw `params`; X on its device, all in float64. Raises: NumericalFailure."""
+    scales = Scales(spec.model.sigma_w_sq, spec.model.readout_scale)
+    return measure_initial(params, X, y, component(spec), scales)
 
 
 def component(spec: RunSpec) -> Component:

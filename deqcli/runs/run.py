@@ -17,7 +17,7 @@ from deqcli.errors import DeqcliError, Interrupted, Refused
 from deqcli.recipe.memory import bytes_message, spec_bytes
 from deqcli.recipe.schema import RunSpec
 from deqcli.runs import files
-from deqcli.runs.baseline import Baseline, component, draw
+from deqcli.runs.baseline import Baseline, component, draw, measure, tensors
 from deqcli.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from deqcli.runs.device import Execution, device_memory, device_name, pick_device, threads_for, threads_limited
 from deqcli.runs.folder import (
@@ -41,7 +41,7 @@ from deqcli.runs.results import results
 from deqcli.runs.signals import StopSignals
 from deqcli.runs.trainer import Report, Tables, Trainer
 from deqcli.theory.certificates import certify
-from deqcli.theory.initial import Initial, Scales, measure_initial
+from deqcli.theory.initial import Initial
 
 TABLE_FILES = {"loss": files.LOSS, "spectral": files.SPECTRAL, "timing": files.TIMING}
 TABLE_COLUMNS = {"loss": LOSS_COLUMNS, "spectral": SPECTRAL_COLUMNS, "timing": TIMING_COLUMNS}
@@ -100,7 +100,7 @@ class _Session:
         self.spec, self.folder, self.report = spec, folder, report or (lambda *_: None)
         self.device, self.threads = torch.device(execution.device), execution.threads or 1
         dtype = getattr(torch, spec.train.dtype)
-        self.exact_X, self.exact_y = torch.tensor(dataset.X), torch.tensor(dataset.y)  # aligned copies: same bits always
+        self.exact_X, self.exact_y = tensors(dataset)
         self.X, self.y = self.exact_X.to(self.device, dtype), self.exact_y.to(self.device, dtype)
         self.signals = StopSignals()
         self.manifest: Manifest = {
@@ -187,17 +187,13 @@ class _Session:
         trainer = Trainer(self.spec, Network(params, self.X, component(self.spec)), self.y, tables)
         solved = trainer.solve()
         trainer.refuse_runaway(solved)
-        initial = self._measure(params)
+        initial = measure(self.spec, params, self.exact_X.to(self.device), self.exact_y)
         trainer.baseline = baseline = Baseline.of(self.spec, initial)
         self._certify(initial, baseline.learning_rate)
         self._say(f"learning rate {baseline.learning_rate!r}, lambda_0 {baseline.lambda_0!r}")
         metrics = Metrics(params.clone(), self.X, baseline, None)
         trainer.log(solved, metrics)
         return trainer, metrics
-
-    def _measure(self, params: Params) -> Initial:
-        scales = Scales(self.spec.model.sigma_w_sq, self.spec.model.readout_scale)
-        return measure_initial(params, self.exact_X.to(self.device), self.exact_y, component(self.spec), scales)
 
     def _certify(self, initial: Initial, learning_rate: float) -> None:
         rows = [row_keys(self.spec) | certificate.row() for certificate in certify(initial, learning_rate)]

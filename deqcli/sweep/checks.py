@@ -11,14 +11,13 @@ import torch
 from deqcli.data.dataset import Dataset
 from deqcli.recipe.schema import Recipe, RunSpec
 from deqcli.runs import files
-from deqcli.runs.baseline import component, draw, learning_rate
+from deqcli.runs.baseline import draw, learning_rate, measure, tensors
 from deqcli.runs.device import Execution, pick_device, threads_for, threads_limited
 from deqcli.runs.folder import COMPLETE, clear, hashes, locked, read_manifest, row_keys, write_manifest
 from deqcli.runs.records import CERTIFICATE_COLUMNS, RUN_KEYS, csv_text
 from deqcli.runs.run import refuse_too_large
 from deqcli.runs.signals import StopSignals
 from deqcli.theory.certificates import Certificate, best_delta, certify, theorem_rate
-from deqcli.theory.initial import Initial, Scales, measure_initial
 
 DRAWS = "draws.csv"
 
@@ -93,15 +92,9 @@ def check(
     return Checked(folder, draws)
 
 
-def measure(spec: RunSpec, dataset: Dataset, device: torch.device) -> Initial:
-    """Draw the network of a run and measure it."""
-    params = draw(spec, dataset.input_dim, device)
-    X, y = torch.from_numpy(dataset.X).to(device), torch.from_numpy(dataset.y).to(device)
-    return measure_initial(params, X, y, component(spec), Scales(spec.model.sigma_w_sq, spec.model.readout_scale))
-
-
 def _check_draw(spec: RunSpec, dataset: Dataset, device: torch.device) -> CheckedDraw:
-    initial = measure(spec, dataset, device)
+    X, y = tensors(dataset)
+    initial = measure(spec, draw(spec, dataset.input_dim, device), X.to(device), y)
     delta, rate, stable = best_delta(initial), learning_rate(spec, initial), initial.kernel.stable_rate
     measured = Measured(
         spectral_norm=initial.spectral_norm,
