@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-MOST_SHOWN = 200
+MOST_SHOWN, LONGEST_LINE = 200, 1000
 
 
 class DeqcliError(Exception):
@@ -59,6 +59,12 @@ class Interrupted(KeyboardInterrupt):
         super().__init__(message)
         self.signum = signum
         self.exit_code = 128 + signum
+
+
+def one_line(text: str) -> str:
+    """A text as it may stand in a message: printable, and not endless."""
+    printable = "".join(each if each.isprintable() else "?" for each in text)
+    return printable if len(printable) <= LONGEST_LINE else f"{printable[:LONGEST_LINE]}..."
 
 
 @dataclass(frozen=True, order=True)

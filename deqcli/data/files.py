@@ -65,7 +65,7 @@ def read_csv(path: Path, label_column: str) -> Samples:
 
     try:
         with path.open(newline="", encoding="utf-8-sig") as content:
-            table = csv.reader(content)
+            table = csv.reader(content, strict=True)
             header = next(table, [])
             label = _label_index(path, header, label_column)
             lines, numbers = [], []
@@ -103,6 +103,8 @@ def _numbers(path: Path, header: list[str], table: Iterator[list[str]]) -> Itera
 
 def _number(path: Path, line: int, name: str, text: str) -> float:
     try:
+        if "_" in text or not text.isascii():  # Python's own spellings, nobody else's
+            raise ValueError
         return float(text)
     except ValueError:
         raise Refused(f"{path}: line {line}, column {name!r} is not a number: {text[:LONGEST_REASON]!r}") from None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -44,6 +44,12 @@ class DataKind(Options):
     def shape(self) -> tuple[int | None, int | None]:
         """(num_samples, input_dim) as far as they are known before loading."""
 
+    def _dataset(self, rows: np.ndarray, labels: np.ndarray, where: str, names: Sequence[str] | None = None) -> Dataset:
+        import numpy as np
+
+        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused as infinite
+            return make_dataset(rows, self.label_scale * labels, where, names)
+
 
 def random_labels(kind: str, seed: int, count: int) -> np.ndarray:
     """Labels (count,): `gaussian` N(0, 1), `uniform` on [-1, 1], `signs` -1 or +1 with equal chance."""
@@ -72,8 +78,7 @@ class Sphere(DataKind):
     def load(self) -> Dataset:
         """Gaussian vectors scaled to norm sqrt(d), which are uniform on the sphere by rotation invariance."""
         rows = stream(self.seed, "samples").standard_normal((self.num_samples, self.input_dim))
-        y = self.label_scale * random_labels(self.labels, self.seed, self.num_samples)
-        return make_dataset(rows, y, "data.kind sphere")
+        return self._dataset(rows, random_labels(self.labels, self.seed, self.num_samples), "data.kind sphere")
 
     def contradictions(self) -> Iterator[Contradiction]:
         if self.input_dim == 1 and self.num_samples > 1:
@@ -126,15 +131,14 @@ class Digits(DataKind):
         for column, indices in enumerate(shuffled):
             turns[: len(indices), column] = indices
         chosen = turns[turns >= 0][: self.num_samples]
-        y = self._labels(digits[chosen])
-        return make_dataset(images[chosen].astype(np.float64), y, "data.kind digits")
+        return self._dataset(images[chosen].astype(np.float64), self._labels(digits[chosen]), "data.kind digits")
 
     def _labels(self, digits: np.ndarray) -> np.ndarray:
         import numpy as np
 
         if self.labels == "class":
-            return self.label_scale * np.where(digits == self.classes[1], 1.0, -1.0)
-        return self.label_scale * random_labels(self.labels, self.seed, len(digits))
+            return np.where(digits == self.classes[1], 1.0, -1.0)
+        return random_labels(self.labels, self.seed, len(digits))
 
 
 class File(DataKind):
@@ -153,12 +157,13 @@ class File(DataKind):
     def _find(cls, path: str, info: ValidationInfo) -> str:
         folders = [Path((info.context or {}).get("folder", ".")), Path()]
         found = next((folder / path for folder in folders if is_file(folder / path)), None)
-        shown = {"path": repr(path[:200])}
         if Path(path).suffix not in (".npz", ".csv"):
-            raise PydanticCustomError("file", "must be an .npz or a .csv file, got {path}", shown)
+            raise _wrong_file(f"must be an .npz or a .csv file, got {path[:200]!r}")
         if found is None:
             looked = "" if Path(path).is_absolute() else "; looked beside the recipe and in the working folder"
-            raise PydanticCustomError("file", "there is no file {path}{looked}", shown | {"looked": looked})
+            raise _wrong_file(f"there is no file {path[:200]!r}{looked}")
+        if not os.access(found, os.R_OK):
+            raise _wrong_file(f"the file {path[:200]!r} may not be read")
         return os.path.abspath(found)  # not resolved: a link may name a file without its suffix
 
     @field_validator("sha256")
@@ -169,9 +174,9 @@ class File(DataKind):
         try:
             found = file_sha256(Path(info.data["path"]))
         except OSError as error:
-            raise PydanticCustomError("file", "the file cannot be read: {why}", {"why": error.strerror}) from None
+            raise _wrong_file(f"the file cannot be read: {error.strerror}") from None
         if sha256 is not None and sha256.lower() != found:
-            raise PydanticCustomError("file", "must be that of the file, {found}", {"found": found})
+            raise _wrong_file(f"must be that of the file, {found}")
         return found
 
     def identity(self) -> dict[str, object]:
@@ -183,8 +188,6 @@ class File(DataKind):
 
     def load(self) -> Dataset:
         """The first `num_samples` rows. Raises: Refused, with what the file should hold."""
-        import numpy as np
-
         path = Path(self.path)
         if not is_file(path) or file_sha256(path) != self.sha256:
             raise Refused(f"{path} has changed since the recipe was read")
@@ -192,9 +195,11 @@ class File(DataKind):
         wanted = len(samples.rows) if self.num_samples is None else self.num_samples
         if len(samples.rows) < wanted:
             raise Refused(f"{path}: data.num_samples asks for {wanted} samples, the file has {len(samples.rows)}")
-        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused as infinite
-            labels = self.label_scale * samples.labels[:wanted]
-        return make_dataset(samples.rows[:wanted], labels, self.path, samples.names)
+        return self._dataset(samples.rows[:wanted], samples.labels[:wanted], self.path, samples.names)
+
+
+def _wrong_file(why: str) -> PydanticCustomError:
+    return PydanticCustomError("file", "{why}", {"why": why})
 
 
 DataOptions = Annotated[Sphere | Digits | File, Field(discriminator="kind")]

@@ -13,7 +13,7 @@ from deqcli.options import Contradiction
 from deqcli.recipe.memory import too_large
 from deqcli.recipe.reading import Document, Path, Place, dotted
 from deqcli.recipe.schema import Recipe, contradictions
-from deqcli.recipe.wording import has_part, missing_key, recipe_schema, show, unknown_key, wrong_value
+from deqcli.recipe.wording import has_part, has_parts, missing_key, recipe_schema, show, unknown_key, wrong_value
 
 MOST_MISTAKES = 1000
 
@@ -59,7 +59,7 @@ def _note(document: Document, error: ValidationError) -> set[Path]:
         path = _path_in(document.value, problem)
         if not any(each in refused for each in _sections(path)):
             refused.add(path)
-            if not any(each in document.spoiled for each in _sections(path)):
+            if not any(_within(path, each) or _within(each, path) for each in document.spoiled):
                 document.blame(*_sentence(document, path, problem))
     return refused
 
@@ -75,11 +75,13 @@ def _tagged() -> frozenset[str]:
     return frozenset(name for name, part in recipe_schema()["properties"].items() if "discriminator" in part)
 
 
-def _path_in(value: object, problem: Any) -> Path:
+def _path_in(raw: object, problem: Any) -> Path:
     """Pydantic's location without the tags of unions, which name no key."""
     path: Path = ()
+    value = raw
     for depth, part in enumerate(problem["loc"]):
-        if has_part(value, part) and not (depth == 1 and path[0] in _tagged()):
+        tag = depth == 1 and path[0] in _tagged()
+        if has_part(value, part) and not tag and has_parts(path, raw):
             path, value = (*path, part), value[part]  # type: ignore[index]
     if problem["type"] == "missing":
         path = (*path, problem["loc"][-1])

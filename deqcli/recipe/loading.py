@@ -99,7 +99,7 @@ def _set(document: Document, path: Path, value: object, place: Place) -> bool:
     """Put a value into the document, with the sections on the way to it; False where one of them is no section."""
     section: Any = document.value
     for depth, part in enumerate(path[:-1], start=1):
-        if part not in section:
+        if section.get(part) is None:
             section[part] = {}
             document.keys[path[:depth]] = document.values[path[:depth]] = place
         section = section[part]

@@ -10,13 +10,13 @@ from typing import Any
 
 import yaml
 
-from deqcli.errors import Mistake
+from deqcli.errors import Mistake, one_line
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 32
 MAX_NODES = 20_000
 MAX_NUMBER_LENGTH = 400
-LONGEST_NAME, LONGEST_MESSAGE = 60, 1000
+LONGEST_NAME = 60
 SPOILED = "spoiled"
 
 Mark = Any  # PyYAML has two classes of marks, of the same shape
@@ -143,6 +143,7 @@ def read_text(text: str, source: str, column_offset: int = 0, line: int | None =
 
 def _compose(text: str) -> tuple[yaml.Node | None, list[_Refusal]]:
     """The root node, None for an empty text, and what was refused without stopping."""
+    composer = None
     try:
         composer = _Composer(text)
         return composer.get_single_node(), composer.refused
@@ -153,8 +154,9 @@ def _compose(text: str) -> tuple[yaml.Node | None, list[_Refusal]]:
     except yaml.MarkedYAMLError as error:
         message = " ".join(filter(None, (error.context, error.problem)))
         raise _Refusal(error.problem_mark or error.context_mark, f"not valid YAML: {message}") from None
-    except (ValueError, OverflowError) as error:  # PyYAML's own, for an escape or a version that is out of range
-        raise _Refusal(None, f"not valid YAML: {error}") from None
+    except (ValueError, OverflowError):  # PyYAML's own
+        mark = composer and composer.get_mark()  # type: ignore[no-untyped-call]
+        raise _Refusal(mark, "not valid YAML: an escape or a version number is out of range") from None
 
 
 @dataclass(frozen=True)
@@ -163,12 +165,6 @@ class _TextMark:
 
     line: int
     column: int
-
-
-def one_line(text: str) -> str:
-    """A text as it may stand in a message: printable, and not endless."""
-    printable = "".join(each if each.isprintable() else "?" for each in text)
-    return printable if len(printable) <= LONGEST_MESSAGE else f"{printable[:LONGEST_MESSAGE]}..."
 
 
 def _short(name: str) -> str:
@@ -198,12 +194,13 @@ class _Plain:
         return scalar(node.value) if node.style is None else node.value
 
     def _encodable(self, node: Any) -> bool:
-        """Whether a scalar is text that UTF-8 can hold; an escaped half of a surrogate pair is not."""
-        try:
-            str(node.value).encode() if isinstance(node, yaml.ScalarNode) else None
-        except UnicodeEncodeError:
-            self._document.blame(self._place(node.start_mark), "half a surrogate pair is not a character")
-            return False
+        """Whether a scalar is text that UTF-8 can hold, its escaped surrogate pairs put together; half a pair is not."""
+        if isinstance(node, yaml.ScalarNode):
+            try:
+                node.value = node.value.encode("utf-16", "surrogatepass").decode("utf-16")
+            except UnicodeDecodeError:
+                self._document.blame(self._place(node.start_mark), "half a surrogate pair is not a character")
+                return False
         return True
 
     def _mapping(self, node: Any, path: Path) -> dict[str, object]:

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from deqcli.recipe.reading import LONGEST_NAME, Path, dotted, one_line
+from deqcli.errors import one_line
+from deqcli.recipe.reading import LONGEST_NAME, Path, dotted
 from deqcli.recipe.schema import Recipe
 
 Schema = Mapping[str, Any]
@@ -59,6 +60,12 @@ def schema_at(path: Path, raw: object) -> Schema | None:
     return schema
 
 
+def has_parts(path: Path, raw: object) -> bool:
+    """Whether what stands at a path may have keys or items of its own."""
+    members = _members(schema_at(path, raw) or {})
+    return any("properties" in member or "items" in member for member in members)
+
+
 def has_part(value: object, part: str | int) -> bool:
     """Whether plain data has this key or index."""
     return (isinstance(value, dict) and part in value) or (
@@ -89,7 +96,9 @@ def _words(schema: Schema, limits: bool) -> list[str]:
         return [_number("a whole number" if kind == "integer" else "a number", schema, limits)]
     if kind == "null":
         return ["`null`"]
-    return [f"text ({schema['description']})" if "pattern" in schema else "text"]
+    if "pattern" in schema:
+        return [f"text ({schema['description']})"]
+    return ["text that is not empty" if schema.get("minLength") else "text"]
 
 
 def _number(noun: str, schema: Schema, limits: bool) -> str:
@@ -142,6 +151,8 @@ def unknown_key(path: Path, raw: object) -> str:
     near = difflib.get_close_matches(str(path[-1]), siblings, n=1, cutoff=LEAST_LIKENESS)
     guess = elsewhere[:1] or near
     question = f"did you mean `{guess[0]}`? " if guess else ""
+    if guess and guess[0] == path[-1]:
+        question = "write it as `{}: {{{}: ...}}`; ".format(*guess[0].split("."))
     return f"{dotted(path)} is not known; {question}known here: {known_keys(section)}"
 
 

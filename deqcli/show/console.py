@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+from deqcli.errors import one_line
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
@@ -48,8 +50,8 @@ class Screen:
             print(sentence, file=sys.stderr)
 
     def complain(self, sentence: str) -> None:
-        """A failure; shown whatever was asked for."""
-        print(sentence, file=sys.stderr)
+        """A failure; shown whatever was asked for, printable whatever it quotes."""
+        print("\n".join(map(one_line, sentence.splitlines())), file=sys.stderr)
 
     def table(self, title: str, columns: list[str], rows: list[list[object]], digits: int = 6) -> None:
         """A small table, its first column to the left and the others to the right."""
