@@ -281,7 +281,7 @@ def test_an_empty_recipe_misses_its_sections_and_its_overrides_are_looked_at(tex
 
 
 def test_a_dotted_key_in_the_file_is_answered_with_a_hint() -> None:
-    assert "did you mean `train" in refusal(BASE + "train.steps: 3\n")[0]
+    assert "train.steps is not known; write it as `train: {steps: ...}`; " in refusal(BASE + "train.steps: 3\n")[0]
 
 
 ONCE_A_CRASH = {

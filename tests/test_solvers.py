@@ -9,7 +9,7 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from deqcli.deq.solvers import Picard, Solution, Status, error_bound, frobenius_norms, relative_residual
+from deqcli.deq.solvers import Picard, Solution, Status, error_bound, frobenius_norms, relative_residual, usual_rounding
 from tests.dense import (
     Problem,
     adjoint_fixed,
@@ -91,7 +91,7 @@ def test_the_error_bound_bounds_the_error(norm: float, tolerance: float) -> None
     solution = network.solve_equilibrium()
     image = np.maximum(p.W @ network.Z.numpy() + p.U @ p.X, 0.0)
     error = np.linalg.norm(network.Z.numpy() - equilibrium(p)) / np.linalg.norm(image)
-    assert 0 < error <= error_bound(solution.residual, norm, 20, "float64")
+    assert 0 < error <= error_bound(solution.residual, norm, usual_rounding(20, 4, "float64"))
 
 
 def references(p: Problem, dtype: str) -> tuple[np.ndarray, np.ndarray]:
@@ -117,7 +117,7 @@ def test_the_error_bound_allows_for_rounding(dtype: str, seeds: int, norm: float
             for solution, exact in zip((network.solve_equilibrium(), network.solve_adjoint()), wanted, strict=True):
                 distance = floating(fixed_point(solution.point.double().numpy()) - exact)
                 error = np.linalg.norm(distance) / np.linalg.norm(floating(exact))
-                assert 0 < error <= error_bound(solution.residual, q, 100, dtype)
+                assert 0 < error <= error_bound(solution.residual, q, usual_rounding(100, 20, dtype))
                 beyond_residual += error > solution.residual / (1 - q)
     assert norm == 0.8 or beyond_residual > seeds / 2
 
@@ -127,21 +127,25 @@ def test_the_error_bound_is_attained(q: float) -> None:
     """F(z) = q z + 1 with z* = 1/(1 - q): |z - z*| is exactly |F(z) - z|/(1 - q), and rounding comes on top."""
     point = torch.zeros(1, dtype=torch.float64)
     solution = Picard(max_iterations=3).solve(lambda z, out: out.copy_(q * z + 1), point, torch.empty_like(point))
-    z, rounding = float(point), 2.0**-52 / (1 - q)
-    wanted = abs(z - 1 / (1 - q)) / (q * z + 1) + rounding
-    assert error_bound(solution.residual, q, 1, "float64") == pytest.approx(wanted, rel=1e-13)
+    z = float(point)
+    wanted = abs(z - 1 / (1 - q)) / (q * z + 1)
+    assert error_bound(solution.residual, q, 0.0) == pytest.approx(wanted, rel=1e-13)
+    assert error_bound(solution.residual, q, 0.25) == pytest.approx(wanted + 0.25 / (1 - q), rel=1e-13)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_the_rounding_in_the_error_bound_is_sqrt_m_eps(dtype: str) -> None:
-    assert error_bound(0.0, 0.0, 1, dtype) == torch.finfo(DTYPES[dtype]).eps
-    assert error_bound(0.0, 0.75, 400, dtype) == pytest.approx(20 * EPS[dtype] / 0.25, rel=1e-14)
-    assert error_bound(math.inf, 0.5, 1, dtype) == math.inf
+def test_the_usual_rounding_is_eps_times_the_root_of_the_number_of_terms(dtype: str) -> None:
+    assert usual_rounding(1, 0, dtype) == torch.finfo(DTYPES[dtype]).eps
+    assert usual_rounding(300, 100, dtype) == pytest.approx(20 * EPS[dtype], rel=1e-14)
+
+
+def test_an_endless_residual_has_an_endless_bound() -> None:
+    assert error_bound(math.inf, 0.5, 0.0) == math.inf
 
 
 @pytest.mark.parametrize("contraction", [1.0, 1.5, math.inf, math.nan])
 def test_without_contraction_there_is_no_error_bound(contraction: float) -> None:
-    assert error_bound(1e-9, contraction, 10, "float64") is None
+    assert error_bound(1e-9, contraction, 0.0) is None
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -103,8 +103,10 @@ def _numbers(path: Path, header: list[str], table: Iterator[list[str]]) -> Itera
 
 def _number(path: Path, line: int, name: str, text: str) -> float:
     try:
-        if "_" in text or not text.isascii():  # Python's own spellings, nobody else's
-            raise ValueError
-        return float(text)
+        number = float(text)
     except ValueError:
-        raise Refused(f"{path}: line {line}, column {name!r} is not a number: {text[:LONGEST_REASON]!r}") from None
+        number = None
+    if number is None or "_" in text or not text.isascii():  # float reads more than CSV files mean by a number
+        shown, column = text[:LONGEST_REASON], name[:LONGEST_REASON]
+        raise Refused(f"{path}: line {line}, column {column!r} is not a number: {shown!r}")
+    return number

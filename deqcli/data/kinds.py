@@ -145,7 +145,7 @@ class File(DataKind):
     """Samples of your own: NPZ with X (num_samples, input_dim) and y (num_samples,), or CSV with a label column."""
 
     kind: Literal["file"]
-    path: Annotated[str, Field(min_length=1, description="NPZ or CSV file, beside the recipe or in the working folder")]
+    path: Annotated[str, Field(description="NPZ or CSV file, beside the recipe or in the working folder")]
     label_column: Annotated[str, Field(description="column of a CSV file that holds y")] = "y"
     num_samples: Annotated[Count | None, Field(description="n, the first rows of the file; null: all rows")] = None
     sha256: Annotated[

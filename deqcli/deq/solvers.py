@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
+from deqcli.deq.scaling import to_unit
 from deqcli.options import Count, Options
 
 if TYPE_CHECKING:
@@ -57,15 +58,22 @@ class Solution:
     status: Status
 
 
-def error_bound(residual: float, contraction: float, width: int, dtype: str) -> float | None:
-    """(residual + sqrt(m) eps) / (1 - q), a bound on ||Z - Z*||_F / ||F(Z)||_F; None where q >= 1 and none exists.
+def error_bound(residual: float, contraction: float, rounding: float) -> float | None:
+    """(residual + rounding) / (1 - q), a bound on ||Z - Z*||_F / ||F(Z)||_F; None where q >= 1 and none exists.
 
     q bounds the Lipschitz constant of F: L ||W||_2 for an equilibrium and for its adjoint. The residual is that of
-    the layer as computed; sqrt(m) eps allows for its rounding, statistically and not in the worst case.
-    Source: Banach's fixed-point theorem; Higham and Mary 2019, SIAM J. Sci. Comput. 41, for the rounding.
+    the layer as computed; `rounding` bounds how far that is from F(Z), relative to ||F(Z)||_F.
+    Source: Banach's fixed-point theorem.
     """
-    rounding = math.sqrt(width) * ROUNDING[dtype]
     return (residual + rounding) / (1 - contraction) if contraction < 1 else None
+
+
+def usual_rounding(width: int, input_dim: int, dtype: str) -> float:
+    """sqrt(m + d) eps, what the rounding of a layer comes to: statistically, not in the worst case.
+
+    Source: Higham and Mary 2019, SIAM J. Sci. Comput. 41, A2815.
+    """
+    return math.sqrt(width + input_dim) * ROUNDING[dtype]
 
 
 class Solver(Options):
@@ -152,7 +160,8 @@ def _scaled_norm(tensor: Tensor) -> float:
     largest = float(tensor.abs().max())
     if largest == 0 or not math.isfinite(largest):
         return largest
-    return largest * float(torch.linalg.vector_norm(tensor / largest))
+    unit, scale = to_unit(tensor, largest)
+    return scale * float(torch.linalg.vector_norm(unit))
 
 
 SolverOptions = Picard

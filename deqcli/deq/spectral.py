@@ -12,6 +12,7 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor
 
 from deqcli.deq.memory import CHOLESKY_UP_TO
+from deqcli.deq.scaling import to_unit
 from deqcli.deq.streams import stream
 from deqcli.errors import NumericalFailure
 
@@ -51,16 +52,14 @@ def spectral_norm(
 def _scaled(W: Tensor) -> tuple[Tensor, float]:
     """(W / s, s) with s a power of 2, so that neither squares nor tolerances lose their meaning; s = 0 for W = 0.
 
-    s is 1, and W not copied, unless its largest entry is far from 1. The division is exact.
+    s is 1, and W not copied, unless its largest entry is far from 1.
     """
     largest = float(torch.linalg.vector_norm(W, math.inf))
     if not math.isfinite(largest):
         raise NumericalFailure("a weight matrix holds NaN or infinity")
     if largest == 0 or WELL_SCALED[0] < largest < WELL_SCALED[1]:
         return W, float(largest > 0)
-    exponent = math.frexp(largest)[1]
-    half = exponent // 2  # in two steps: 2^-exponent itself may be beyond the floats
-    return (W * 2.0**-half) * 2.0 ** (half - exponent), 2.0**exponent
+    return to_unit(W, largest)
 
 
 def _lanczos(W: Tensor, start: np.ndarray, steps: int, tolerance: float) -> tuple[float, np.ndarray]:

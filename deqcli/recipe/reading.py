@@ -155,8 +155,8 @@ def _compose(text: str) -> tuple[yaml.Node | None, list[_Refusal]]:
         message = " ".join(filter(None, (error.context, error.problem)))
         raise _Refusal(error.problem_mark or error.context_mark, f"not valid YAML: {message}") from None
     except (ValueError, OverflowError):  # PyYAML's own
-        mark = composer and composer.get_mark()  # type: ignore[no-untyped-call]
-        raise _Refusal(mark, "not valid YAML: an escape or a version number is out of range") from None
+        place = composer.get_mark() if composer else None
+        raise _Refusal(place, "not valid YAML: an escape or a version number is out of range") from None
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ class _Plain:
         return scalar(node.value) if node.style is None else node.value
 
     def _encodable(self, node: Any) -> bool:
-        """Whether a scalar is text that UTF-8 can hold, its escaped surrogate pairs put together; half a pair is not."""
+        """Whether a scalar is text that UTF-8 can hold: escaped surrogate pairs are put together, halves refused."""
         if isinstance(node, yaml.ScalarNode):
             try:
                 node.value = node.value.encode("utf-16", "surrogatepass").decode("utf-16")

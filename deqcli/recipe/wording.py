@@ -96,9 +96,7 @@ def _words(schema: Schema, limits: bool) -> list[str]:
         return [_number("a whole number" if kind == "integer" else "a number", schema, limits)]
     if kind == "null":
         return ["`null`"]
-    if "pattern" in schema:
-        return [f"text ({schema['description']})"]
-    return ["text that is not empty" if schema.get("minLength") else "text"]
+    return [f"text ({schema['description']})" if "pattern" in schema else "text"]
 
 
 def _number(noun: str, schema: Schema, limits: bool) -> str:

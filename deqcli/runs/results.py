@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from deqcli.deq.solvers import error_bound
+from deqcli.deq.solvers import error_bound, usual_rounding
 from deqcli.recipe.schema import RunSpec
 from deqcli.runs.baseline import Baseline
 from deqcli.runs.files import LOSS, SPECTRAL
@@ -15,16 +15,18 @@ from deqcli.theory.prediction import loss_bound
 Results = dict[str, float | int | None]
 
 
-def results(folder: Path, spec: RunSpec, baseline: Baseline) -> Results:
+def results(folder: Path, spec: RunSpec, input_dim: int, baseline: Baseline) -> Results:
     """Final loss, worst norms and ratios, and how the conclusions of Theorem 1 came out.
 
     max_spectral_norm_upper < 1 is (i), min_lambda_ratio = min lambda_tau/lambda_0 > 1/2 is (ii), and
     max_loss_over_bound = max Phi(tau)/((1 - eta lambda_0/2)^tau Phi(0)) <= 1 over tau >= 1 is (iii),
     all at logged steps.
-    max_error_bound bounds ||Z - Z*||_F/||Z||_F over the rows of spectral.csv where ||W||_2 < 1 is proved.
+    max_error_bound bounds ||Z - Z*||_F/||Z||_F, up to unusual rounding, over the rows of spectral.csv where
+    ||W||_2 < 1 is proved.
     """
     losses = [row for row in read_rows(folder / LOSS) if row["loss"]]
     spectra = read_rows(folder / SPECTRAL)
+    rounding = usual_rounding(spec.model.width, input_dim, spec.train.dtype)
     residuals = {row["step"]: float(row["residual"]) for row in losses}
     uppers = {row["step"]: float(row["spectral_norm_upper"]) for row in spectra}
     return {
@@ -39,9 +41,7 @@ def results(folder: Path, spec: RunSpec, baseline: Baseline) -> Results:
         "min_lambda_ratio": _least(_ratio(float(row["lambda_min"]), baseline.lambda_0) for row in spectra),
         "max_loss_over_bound": _greatest(_loss_over_bound(row, baseline) for row in losses),
         "max_error_bound": _greatest(
-            error_bound(residuals[step], upper, spec.model.width, spec.train.dtype)
-            for step, upper in uppers.items()
-            if step in residuals
+            error_bound(residuals[step], upper, rounding) for step, upper in uppers.items() if step in residuals
         ),
     }
 

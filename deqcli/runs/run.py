@@ -161,7 +161,7 @@ class _Session:
             seconds = time.perf_counter() - started
         share = trainer.logging_seconds / seconds
         self._say(f"{trainer.step - first} steps in {seconds:.2f} s, of which logging {share:.1%}")
-        self.manifest["results"] = results(self.folder, self.spec, metrics.baseline)
+        self.manifest["results"] = results(self.folder, self.spec, self.X.shape[0], metrics.baseline)
         self.manifest["files"] = hashes(self.folder, RESULT_FILES)
         self._end(COMPLETE)
 

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 from scipy.optimize import brentq, minimize_scalar
 
 from deqcli.theory.initial import Initial
@@ -76,12 +77,17 @@ class Constants:
     c_u: float
     c_a: float
 
+    @property
+    def hidden(self) -> float:
+        """c_w^2 + c_u^2."""
+        return self.c_w * self.c_w + self.c_u * self.c_u  # a product overflows to infinity, a power raises
+
     @classmethod
     def at(cls, initial: Initial, delta: float) -> Constants:
         """The constants at radius delta, 0 < delta < 1 - ||W(0)||."""
         gap = 1 - initial.spectral_norm_upper - delta
         rho_u, rho_a = initial.spectral_norm_upper_u + delta, initial.norm_a + delta
-        return cls(rho_a, rho_u * rho_a / gap**2, rho_a / gap, rho_u / gap)
+        return cls(rho_a, rho_u * rho_a / gap / gap, rho_a / gap, rho_u / gap)
 
 
 @dataclass(frozen=True)
@@ -112,13 +118,13 @@ def rhs_7(initial: Initial, delta: float) -> float:
 def rhs_8(initial: Initial, delta: float) -> float:
     """4 (2 + sqrt2)/rho_a (c_w^2 + c_u^2) ||X||_F^2 ||e(0)||, the right side of (8)."""
     c = Constants.at(initial, delta)
-    return 4 * (2 + math.sqrt(2)) / c.rho_a * (c.c_w**2 + c.c_u**2) * initial.norm_x**2 * initial.norm_e
+    return 4 * (2 + math.sqrt(2)) / c.rho_a * c.hidden * initial.norm_x**2 * initial.norm_e
 
 
 def rhs_9(initial: Initial, delta: float, factor: float) -> float:
     """Factor (c_w^2 + c_u^2) ||X||_F^2, the right side of (9): 4 as printed, 8 as the proof of Theorem 1 needs it."""
     c = Constants.at(initial, delta)
-    return factor * (c.c_w**2 + c.c_u**2) * initial.norm_x**2
+    return factor * c.hidden * initial.norm_x**2
 
 
 def best_delta(initial: Initial) -> float | None:
@@ -143,12 +149,13 @@ def best_delta(initial: Initial) -> float | None:
         return log_slack_7(log_delta) - min(slack_8, slack_9)
 
     lowest, highest = math.log(room * SMALLEST_DELTA), math.log(room) - 1e-9
-    peak = minimize_scalar(
-        lambda x: -log_slack_7(x), bounds=(highest - 20, highest), method="bounded", options={"xatol": 1e-12}
-    )
+    with np.errstate(invalid="ignore"):  # infinite slacks, at the edge of the floats
+        peak = minimize_scalar(
+            lambda x: -log_slack_7(x), bounds=(highest - 20, highest), method="bounded", options={"xatol": 1e-12}
+        )
     if excess(float(peak.x)) <= 0:
         return math.exp(float(peak.x))
-    if excess(lowest) >= 0:
+    if not excess(lowest) < 0:
         return math.exp(lowest)
     return math.exp(float(brentq(excess, lowest, float(peak.x), xtol=1e-14, rtol=1e-14)))
 
@@ -163,8 +170,8 @@ def theorem_rate(initial: Initial, delta: float | None) -> float | None:
     if delta is None or initial.lambda_0_lower == 0:
         return None
     c = Constants.at(initial, delta)
-    hidden = c.c_w**2 + c.c_u**2
-    return min(2 / initial.lambda_0, 2 * hidden / ((hidden + c.c_a**2) ** 2 * initial.norm_x**2))
+    total = c.hidden + c.c_a * c.c_a
+    return min(2 / initial.lambda_0, 2 * (c.hidden / total) / total / initial.norm_x**2)
 
 
 def assumption_1(s: Statement) -> Certificate:
@@ -201,10 +208,13 @@ def lemma_1(s: Statement) -> Certificate:
 
 
 def theorem_2(s: Statement) -> Certificate:
-    """lambda_0 >= m lambda_*/2. lambda_0/m tends to lambda_*, so the slack tends to 2."""
+    """lambda_0 >= m lambda_*/2; strict, so that nothing is claimed where both are 0.
+
+    lambda_0/m tends to lambda_*, so the slack tends to 2.
+    """
     rhs = s.initial.width * s.initial.lambda_star / 2
     limit = 2.0 if s.limit_of_growing else 0.0
-    return Certificate("theorem_2", f"{PAPER}, Theorem 2", s.initial.lambda_0_lower, rhs, limit)
+    return Certificate("theorem_2", f"{PAPER}, Theorem 2", s.initial.lambda_0_lower, rhs, limit, strict=True)
 
 
 def condition_1_eq_7(s: Statement) -> Certificate:
@@ -216,7 +226,13 @@ def condition_1_eq_7(s: Statement) -> Certificate:
 def condition_1_eq_8(s: Statement) -> Certificate:
     """lambda_0^(3/2) >= 4 (2 + sqrt2)/rho_a (c_w^2 + c_u^2) ||X||_F^2 ||e(0)||."""
     rhs = None if s.delta is None else rhs_8(s.initial, s.delta)
-    return Certificate("condition_1_eq_8", f"{PAPER}, eq. 8", s.initial.lambda_0_lower**1.5, rhs, s.limit_of_growing)
+    return Certificate(
+        "condition_1_eq_8",
+        f"{PAPER}, eq. 8",
+        s.initial.lambda_0_lower * math.sqrt(s.initial.lambda_0_lower),
+        rhs,
+        s.limit_of_growing,
+    )
 
 
 def _eq_9(s: Statement, name: str, source: str, factor: float) -> Certificate:

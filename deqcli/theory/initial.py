@@ -10,8 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deqcli.deq.network import Component, Network, Params
-from deqcli.deq.solvers import Status, error_bound
-from deqcli.deq.spectral import gram, least_eigenvalue, spectral_norm, spectral_norm_upper
+from deqcli.deq.solvers import Status, error_bound, frobenius_norms
+from deqcli.deq.spectral import UNIT_ROUNDOFF, gram, least_eigenvalue, spectral_norm, spectral_norm_upper
 from deqcli.errors import NumericalFailure
 from deqcli.theory.ntk import empirical_ntk
 from deqcli.theory.population import population_gram
@@ -81,7 +81,7 @@ def measure_initial(
     G, e = gram(network.Z), network.prediction_error(y)
     lengths = torch.linalg.vector_norm(X, dim=0)
     lambda_0 = least_eigenvalue(G) if X.shape[1] <= params.W.shape[0] else 0.0
-    bound = error_bound(residual, component.activation.lipschitz * upper, params.W.shape[0], "float64")
+    bound = error_bound(residual, component.activation.lipschitz * upper, _worst_rounding(network))
     return Initial(
         scales=scales,
         width=params.W.shape[0],
@@ -103,6 +103,7 @@ def measure_initial(
 
 
 def _solve(params: Params, X: Tensor, component: Component) -> tuple[Network, float]:
+    """The solved network, and the residual of its equilibrium."""
     patient = component.solver.model_copy(update={"tolerance": TOLERANCE, "max_iterations": MAX_ITERATIONS})
     network = Network(params, X, Component(component.activation, patient))
     solutions = network.solve_equilibrium(), network.solve_adjoint()
@@ -112,7 +113,24 @@ def _solve(params: Params, X: Tensor, component: Component) -> tuple[Network, fl
                 f"the {name} of the initial draw was not solved in float64: {solution.status.sentence} "
                 f"(residual {solution.residual:.3g}, tolerance {TOLERANCE:g}); a smaller model.sigma_w_sq contracts"
             )
-    return network, max(solution.residual for solution in solutions)
+    return network, solutions[0].residual
+
+
+def _worst_rounding(network: Network) -> float:
+    """gamma_(m+d+2) (|| |W| ||_2 + || |U| ||_2 ||X||_F/||Z||_F), a bound on the rounding of W Z + U X over ||Z||_F.
+
+    || |W| ||_2 <= sqrt(||W||_1 ||W||_inf). 0 where Z = 0. Source: Higham 2002, section 3.5.
+    """
+    params, k = network.params, sum(network.params.U.shape) + 2
+    size, input_size = frobenius_norms(network.Z, network.X)
+    gamma = k * UNIT_ROUNDOFF / (1 - k * UNIT_ROUNDOFF)
+    return gamma * (_absolute_norm(params.W) + _absolute_norm(params.U) * input_size / size) if size > 0 else 0.0
+
+
+def _absolute_norm(W: Tensor) -> float:
+    """sqrt(||W||_1 ||W||_inf), which || |W| ||_2 does not exceed."""
+    columns, rows = (float(torch.linalg.vector_norm(W, 1, dim=dim).max()) for dim in (0, 1))
+    return math.sqrt(columns) * math.sqrt(rows)
 
 
 def _least_eigenvalue_lower(computed: float, trace: float, shape: torch.Size, error: float | None) -> float:
@@ -125,7 +143,7 @@ def _least_eigenvalue_lower(computed: float, trace: float, shape: torch.Size, er
     m, n = shape
     err = error or 0.0
     moved = 2 * math.sqrt(computed * trace) * err + err**2 * trace
-    return max(computed - (m + 2 * n) * 2.0**-53 * trace - moved, 0.0)
+    return max(computed - (m + 2 * n) * UNIT_ROUNDOFF * trace - moved, 0.0)
 
 
 def _largest_cosine(directions: Tensor) -> float:
