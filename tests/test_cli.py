@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -214,28 +215,24 @@ def test_an_output_that_cannot_be_written_exits_with_5() -> None:
     assert "Traceback" not in err
 
 
-@pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs setpriv to give up root")
-def test_a_folder_without_permission_exits_with_5(in_a_folder: Path) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("only root can become somebody else")
-    locked = in_a_folder / "locked"
-    locked.mkdir(mode=0o555)
-    for parent in in_a_folder.parents[:3]:
-        if parent != Path("/tmp"):  # noqa: S108
-            parent.chmod(0o755)
-    command = [
-        "setpriv",
-        "--reuid=65534",
-        "--clear-groups",
-        sys.executable,
-        "-m",
-        "deqcli",
-        "train",
-        "small.yaml",
-        "--out",
-        "locked",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+def as_nobody(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run this Python as a user without rights; root itself may write anywhere."""
+    command = ["setpriv", "--reuid=65534", "--clear-groups", sys.executable, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
+
+
+@pytest.mark.skipif(
+    os.geteuid() != 0 or shutil.which("setpriv") is None, reason="needs root, and setpriv to give it up"
+)
+def test_a_folder_without_permission_exits_with_5() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        (folder / "locked").mkdir(mode=0o555)
+        (folder / "small.yaml").write_text(SMALL)
+        if as_nobody("-c", "import deqcli", cwd=folder).returncode != 0:
+            pytest.skip("nobody may not even read this Python's packages")
+        done = as_nobody("-m", "deqcli", "train", "small.yaml", "--out", "locked", cwd=folder)
     assert done.returncode == 5, done.stderr
     assert "Permission denied" in done.stderr
     assert "Traceback" not in done.stderr
