@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from deqcli.recipe.loading import load_recipe
 from deqcli.recipe.schema import Recipe, RunSpec
@@ -15,6 +15,7 @@ from deqcli.recipe.schema import Recipe, RunSpec
 if TYPE_CHECKING:
     import pandas as pd
 
+    from deqcli.runs.folder import Manifest
     from deqcli.sweep.checks import Checked, CheckedDraw
     from deqcli.sweep.local import OnEnd, OnProgress
     from deqcli.sweep.sweep import SweepEnd
@@ -28,7 +29,7 @@ class Run:
     """A complete run: its folder, the manifest in it, and its tables."""
 
     folder: Path
-    manifest: dict[str, Any]
+    manifest: Manifest
     computed: bool
 
     @property
@@ -55,16 +56,18 @@ def _table(path: Path) -> pd.DataFrame:
 
 def resolve(
     recipe: str, overrides: Sequence[str] = (), *, width: int | None = None, seed: int | None = None,
-    widths: Sequence[int] | None = None, seeds: Sequence[int] | None = None, device: str = "auto",
+    widths: Sequence[int] | None = None, seeds: Sequence[int] | None = None, device: str = "auto", alone: bool = False,
 ) -> Recipe:  # fmt: skip
     """The checked recipe of a name or path, with `key=value` overrides and the common ones by name.
+
+    `alone` is for its own run, whatever widths and seeds it would sweep over.
 
     Raises: RecipeRefused with every mistake, Refused where there is no such recipe.
     """
     named = {"model.width": width, "train.seed": seed, "sweep.widths": widths, "sweep.seeds": seeds}
     texts = [f"{key}={_spelled(value)}" for key, value in named.items() if value is not None]
     accelerated = device.startswith(ACCELERATORS)  # its memory is asked once torch is there
-    return load_recipe(recipe, [*overrides, *texts], memory=sys.maxsize if accelerated else None)
+    return load_recipe(recipe, [*overrides, *texts], memory=sys.maxsize if accelerated else None, alone=alone)
 
 
 def _spelled(value: object) -> str:
@@ -84,7 +87,7 @@ def train(
     from deqcli.runs.device import Execution
     from deqcli.runs.run import run
 
-    spec = resolve(recipe, overrides, width=width, seed=seed, device=device).run()
+    spec = resolve(recipe, overrides, width=width, seed=seed, device=device, alone=True).run()
     outcome = run(spec, Path(out), Execution(device, threads), force, on_progress)
     return Run(outcome.folder, outcome.manifest, outcome.computed)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 MOST_SHOWN, LONGEST_LINE = 200, 1000
+DEBUG = "DEQCLI_DEBUG"
+OUT_OF_MEMORY = ("can't allocate memory", "out of memory")
 
 
 class DeqcliError(Exception):
@@ -92,8 +94,17 @@ class RecipeRefused(Refused):
         super().__init__("\n".join([*shown, count]))
 
 
-def refused_by_system(error: OSError, doing: str) -> SystemRefused:
-    """The sentence for an OSError met while `doing` something."""
-    reason = error.strerror or str(error)
-    where = f" {error.filename}" if error.filename else ""
-    return SystemRefused(f"cannot {doing}{where}: {reason}")
+class Bug(DeqcliError):
+    """Something that deqcli did not foresee."""
+
+
+def as_refusal(error: Exception) -> DeqcliError:
+    """Anything that was raised as a refusal in words: itself, the system's, out of memory, or a bug."""
+    if isinstance(error, DeqcliError):
+        return error
+    if isinstance(error, OSError):
+        where = f" {error.filename}" if error.filename else ""
+        return SystemRefused(f"the system refused{where}: {error.strerror or error}")
+    if isinstance(error, MemoryError) or any(words in str(error) for words in OUT_OF_MEMORY):
+        return SystemRefused(f"out of memory: {(str(error).splitlines() or ['the system has no more'])[0]}")
+    return Bug(f"a bug in deqcli: {type(error).__name__}: {error}. {DEBUG}=1 shows where; please report it.")

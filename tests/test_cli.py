@@ -295,3 +295,40 @@ def test_a_bug_is_one_line_with_exit_code_1(monkeypatch: pytest.MonkeyPatch) -> 
     assert code == 1
     assert err.startswith("a bug in deqcli: ZeroDivisionError: of all things")
     assert err.count("\n") == 1
+
+
+def test_a_draw_without_the_learning_rate_asked_for_is_a_finding() -> None:
+    given = ["data.num_samples=8", "train.learning_rate=theorem", "model.sigma_w_sq=0.124"]
+    code, out, _ = call("check-init", "small.yaml", *given, "--widths", "8", "--seeds", "0:4", "--json")
+    draws = json.loads(out)["draws"]
+    assert code == 0
+    assert len(draws) == 4
+    assert any(draw["learning_rate"] is None for draw in draws)
+
+
+def test_draws_that_cannot_be_measured_leave_the_others() -> None:
+    given = ["model.sigma_w_sq=0.9", "data.num_samples=1", "--widths", "1", "--seeds", "0:8"]
+    code, out, err = call("check-init", "small.yaml", *given, "--json")
+    draws = json.loads(out)["draws"]
+    assert code == 3
+    assert {draw["status"] for draw in draws} == {"complete", "failed"}
+    for draw in draws:
+        failed = draw["status"] == "failed"
+        assert (draw["lambda_star"] is None) == failed if "lambda_star" in draw else failed
+        assert f"width 1, seed {draw['seed']}: " in err if failed else draw["certificates"]
+
+
+def test_train_asks_nothing_of_the_widths_of_its_sweep() -> None:
+    Path("wide.yaml").write_text(SMALL.replace("widths: [24, 32]", "widths: [90000000]"))
+    assert call("train", "wide.yaml", "train.steps=1")[0] == 0
+    code, _, err = call("sweep-width", "wide.yaml")
+    assert code == 2
+    assert "sweep.widths: width 90000000" in err
+
+
+def test_dry_run_looks_at_the_data() -> None:
+    Path("x.csv").write_text("a,b,y\n1,2,0\n2,4,1\n")
+    for command in ("train", "sweep-width"):
+        code, _, err = call(command, "small.yaml", "data={kind: file, path: x.csv}", "--dry-run")
+        assert code == 2
+        assert "row 0 (line 2) and row 1 (line 3) are parallel" in err

@@ -10,8 +10,7 @@ import pytest
 
 from deqcli import __version__
 from deqcli.recipe.library import shipped_recipes
-from deqcli.runs.metrics import SPECTRAL_COLUMNS
-from deqcli.runs.records import CERTIFICATE_COLUMNS, LOSS_COLUMNS, RUNS_COLUMNS, TIMING_COLUMNS
+from deqcli.runs.records import CERTIFICATE_COLUMNS, LOSS_COLUMNS, RUNS_COLUMNS, SPECTRAL_COLUMNS, TIMING_COLUMNS
 from deqcli.sweep.checks import DRAW_COLUMNS
 from deqcli.theory import certificates
 

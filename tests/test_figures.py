@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from deqcli.runs.metrics import SPECTRAL_COLUMNS
-from deqcli.runs.records import LOSS_COLUMNS, csv_text
+from deqcli.runs.records import LOSS_COLUMNS, SPECTRAL_COLUMNS, csv_text
 from deqcli.show import figures
 
 

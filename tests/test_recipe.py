@@ -304,7 +304,7 @@ def test_a_recipe_that_may_not_be_read_is_refused_as_by_the_system(monkeypatch: 
 
     Path("r.yaml").write_text(BASE)
     monkeypatch.setattr(Path, "open", deny)
-    with pytest.raises(SystemRefused, match=r"^cannot read the recipe r\.yaml: Permission denied$"):
+    with pytest.raises(SystemRefused, match=r"^the system refused r\.yaml: Permission denied$"):
         load_recipe("r.yaml")
 
 

@@ -185,3 +185,54 @@ def test_a_folder_in_use_is_refused_with_its_owner(tmp_path: Path, monkeypatch: 
     (folder / ".owner").write_text("process 42 on otherhost")
     with FileLock(folder / ".lock"), pytest.raises(FolderInUse, match="process 42 on otherhost"):
         run(spec, tmp_path, CPU)
+
+
+@pytest.mark.parametrize("name", ["loss.csv", "spectral.csv", "timing.csv", "recipe.yaml", "certificates.csv"])
+def test_a_file_missing_beside_its_checkpoint_is_named(tmp_path: Path, name: str) -> None:
+    spec = small(tmp_path)
+    (interrupted(spec, tmp_path, 9) / name).unlink()
+    with pytest.raises(CorruptArtefact, match=f"{name} is missing"):
+        run(spec, tmp_path, CPU)
+    assert json.loads((run_folders.run_folder(tmp_path, spec) / "manifest.json").read_text())["status"] == "failed"
+    assert run(spec, tmp_path, CPU, force=True).computed
+
+
+@pytest.mark.parametrize("name", ["recipe.yaml", "certificates.csv"])
+def test_a_file_altered_beside_its_checkpoint_is_named(tmp_path: Path, name: str) -> None:
+    spec = small(tmp_path)
+    flip(interrupted(spec, tmp_path, 9) / name, 20)
+    with pytest.raises(CorruptArtefact, match=name):
+        run(spec, tmp_path, CPU)
+
+
+def test_a_fresh_start_that_was_killed_at_once_starts_afresh_again(tmp_path: Path) -> None:
+    spec = small(tmp_path)
+    folder = interrupted(spec, tmp_path, 9)
+    (folder / "checkpoint.safetensors").unlink()  # what a forced start removes first
+    (folder / "loss.csv").unlink()
+    run(spec, tmp_path, CPU)
+    assert tables(folder) == tables(run(spec, tmp_path / "whole", CPU).folder)
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
+    spec, other = small(tmp_path), small(tmp_path, "train.seed=5")
+    folder = interrupted(spec, tmp_path, 9)
+    stranger = interrupted(other, tmp_path, 9)
+    (folder / "checkpoint.safetensors").write_bytes((stranger / "checkpoint.safetensors").read_bytes())
+    with pytest.raises(CorruptArtefact, match="is of another run"):
+        run(spec, tmp_path, CPU)
+
+
+def test_resuming_with_other_threads_says_so(tmp_path: Path) -> None:
+    spec = small(tmp_path)
+    interrupted(spec, tmp_path, 9)
+    done = run(spec, tmp_path, Execution("cpu", 2))
+    assert done.manifest.changed == ["threads"]
+    assert "resumed with other threads" in (done.folder / "run.log").read_text()
+
+
+def test_a_signal_in_the_last_step_is_heard_although_the_run_is_complete(tmp_path: Path) -> None:
+    spec = small(tmp_path)
+    with pytest.raises(Interrupted, match="when the run was complete"):
+        run(spec, tmp_path, CPU, report=signal_at(20, signal.SIGINT))  # type: ignore[arg-type]
+    assert not run(spec, tmp_path, CPU).computed

@@ -37,7 +37,7 @@ def test_every_conclusion_of_theorem_1_holds_along_its_training(tmp_path: Path) 
     rows, losses = pd.read_csv(done.folder / "spectral.csv"), pd.read_csv(done.folder / "loss.csv")
     assert len(rows) == len(losses) == 11
     assert (rows["spectral_norm_upper"] < 1).all()
-    assert (rows["lambda_min"] > done.manifest["results"]["lambda_0"] / 2).all()
+    assert (rows["lambda_min"] > done.manifest.results["lambda_0"] / 2).all()
     assert (losses["loss"][1:] <= rows["loss_bound"][1:]).all()
     assert losses["loss"].is_monotonic_decreasing
 
@@ -112,4 +112,4 @@ def test_signals_at_random_times_leave_with_their_code_and_resume(tmp_path: Path
     done = run(spec, tmp_path, Execution("cpu", 1))
     whole = run(spec, tmp_path / "whole", Execution("cpu", 1)).folder
     assert (run_folder(tmp_path, spec) / "loss.csv").read_bytes() == (whole / "loss.csv").read_bytes()
-    assert done.manifest["status"] == "complete"
+    assert done.manifest.status == "complete"

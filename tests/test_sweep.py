@@ -10,10 +10,11 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
-from deqcli.errors import Interrupted
+from deqcli.errors import Interrupted, Refused
 from deqcli.recipe.schema import Recipe, RunSpec
 from deqcli.runs.device import Execution
 from deqcli.runs.folder import run_folder
@@ -185,3 +186,58 @@ def test_a_damaged_run_fails_its_cell_and_no_other(tmp_path: Path) -> None:
     end = sweep(loaded, tmp_path, SweepOptions(device="cpu"))
     assert [(each.status, each.exit_code) for each in end.ends] == [("failed", 4), ("complete", 0)]
     assert (first / "loss.csv").read_text() == "altered"
+
+
+def test_data_that_is_refused_is_refused_once_and_leaves_nothing(tmp_path: Path) -> None:
+    np.savez(tmp_path / "bad.npz", X=np.ones((3, 2)), y=np.zeros(3))
+    loaded = recipe(tmp_path, f"data={{kind: file, path: {tmp_path}/bad.npz}}")
+    with pytest.raises(Refused, match="row 0 and row 1 are parallel"):
+        sweep(loaded, tmp_path / "out", OPTIONS)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_sweep_in_which_nothing_converged_has_tables_with_headers_and_no_picture(tmp_path: Path) -> None:
+    loaded = recipe(tmp_path, "solver.max_iterations=2", "sweep.widths=[8]")
+    end = sweep(loaded, tmp_path, SweepOptions(device="cpu", jobs=1, finish=draw_figures))
+    assert [each.exit_code for each in end.ends] == [3, 3]
+    assert end.figures == []
+    assert pd.read_csv(end.folder / "loss.csv")["status"].tolist() == ["iterations_exhausted"] * 2
+    assert len(pd.read_csv(end.folder / "spectral.csv")) == 0
+    assert (end.folder / "certificates.csv").read_text().startswith("run_id,")
+
+
+def test_files_of_strangers_and_damaged_ones_are_not_merged(tmp_path: Path) -> None:
+    loaded = recipe(tmp_path, "sweep.widths=[24, 32]", "sweep.seeds=[0]")
+    stranger = run_folder(tmp_path, loaded.cells()[0])
+    stranger.mkdir(parents=True)
+    (stranger / "loss.csv").write_text("not,ours\n1,2\n")
+    damaged = run(loaded.cells()[1], tmp_path, Execution("cpu", 1)).folder / "spectral.csv"
+    damaged.write_text(damaged.read_text() + "1,2,3\n")
+    end = sweep(loaded, tmp_path, SweepOptions(device="cpu"))
+    assert [(each.status, each.exit_code) for each in end.ends] == [("failed", 4), ("failed", 4)]
+    assert len(pd.read_csv(end.folder / "loss.csv")) == 0
+    runs = pd.read_csv(end.folder / "runs.csv")
+    assert runs["final_loss"].isna().all()
+    assert runs["error"].str.contains("not deqcli's|not what was written").all()
+
+
+def test_a_signal_to_one_worker_fails_its_cell_and_the_rest_go_on(tmp_path: Path) -> None:
+    loaded = recipe(tmp_path, "train.steps=3000", "log.spectral_every=1000", "sweep.widths=[24]", "sweep.seeds=[0, 1]")
+    signalled: list[RunSpec] = []
+
+    def stop_once(spec: RunSpec, _step: int, _loss: float) -> None:
+        if not signalled:
+            signalled.append(spec)
+            for pid in children():
+                os.kill(pid, signal.SIGTERM)
+
+    end = sweep(loaded, tmp_path, SweepOptions(device="cpu", jobs=1, on_progress=stop_once))
+    assert [each.spec for each in end.failed] == signalled
+    assert end.failed[0].status == "interrupted"
+    assert json.loads((end.folder / "manifest.json").read_text())["status"] == "failed"
+    assert sweep(loaded, tmp_path, SweepOptions(device="cpu", jobs=1)).failed == []
+
+
+def test_an_executor_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="--executor pigeons: there is local"):
+        sweep(recipe(tmp_path), tmp_path / "out", SweepOptions(executor="pigeons"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -13,12 +12,6 @@ import typer
 from deqcli.errors import Refused
 
 MOST_VALUES = 100_000
-
-
-class ExecutorName(StrEnum):
-    """Where cells are computed."""
-
-    LOCAL = "local"
 
 
 def complete_recipe(incomplete: str) -> list[str]:
@@ -73,8 +66,3 @@ def _expanded(part: str) -> Sequence[str]:
     if not 0 < len(values) <= MOST_VALUES:
         raise Refused(f"{part} names {len(values)} values; start:stop:step needs 1 to {MOST_VALUES}")
     return [str(value) for value in values]
-
-
-def value_override(key: str, value: object) -> list[str]:
-    """An option as the override that it stands for."""
-    return [] if value is None else [f"{key}={value}"]

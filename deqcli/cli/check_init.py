@@ -63,15 +63,20 @@ def check_init(
         failed = sum(bool(each.failed) for each in checked.draws)
         if strict and failed:
             screen.complain(f"{failed} of {len(checked.draws)} draws fail an inequality.")
+        if (strict and failed) or any(each.error for each in checked.draws):
             raise typer.Exit(NumericalFailure.exit_code)
 
 
 def _show_draw(screen: Screen, drawn: CheckedDraw) -> None:
+    title = f"width {drawn.spec.model.width}, seed {drawn.spec.train.seed}"
+    if drawn.measured is None:
+        screen.complain(f"{title}: {drawn.error}")
+        return
     measured = asdict(drawn.measured)
     rows: list[list[object]] = [
         [each.name, each.lhs, each.rhs, each.slack, each.holds, each.repaired_by_width] for each in drawn.certificates
     ]
-    screen.table(f"width {drawn.spec.model.width}, seed {drawn.spec.train.seed}", COLUMNS, rows, digits=4)
+    screen.table(title, COLUMNS, rows, digits=4)
     screen.table("", ["measured", "value"], [[name, value] for name, value in measured.items()])
     screen.say("")
 
@@ -81,10 +86,7 @@ def _document(checked: Checked) -> dict[str, object]:
         "folder": str(checked.folder),
         "draws": [
             {
-                "run_id": each.spec.run_id,
-                "width": each.spec.model.width,
-                "seed": each.spec.train.seed,
-                **asdict(each.measured),
+                **each.row(),
                 "certificates": [certificate.row() for certificate in each.certificates],
                 "failed": [certificate.name for certificate in each.failed],
             }

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from deqcli.recipe.memory import machine_memory
-from deqcli.runs.device import available_devices, cores, device_name, pick_device
+from deqcli.recipe.machine import cores, machine_memory
+from deqcli.runs.device import available_devices, device_name, pick_device
 from deqcli.runs.files import git_commit, versions
 from deqcli.sweep.sweep import EXECUTORS
 

@@ -44,7 +44,7 @@ def show(recipe: RecipeArgument) -> None:
 
     screen = Screen()
     with reporting(screen):
-        screen.say(find_recipe(recipe).read_text(encoding="utf-8").rstrip())
+        screen.say(find_recipe(recipe).read_text(encoding="utf-8", errors="replace").rstrip())
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,21 +11,21 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
-from deqcli.errors import DeqcliError, Interrupted, RecipeRefused, SystemRefused, refused_by_system
+from deqcli.errors import DEBUG, Bug, DeqcliError, Interrupted, RecipeRefused, as_refusal
 
 if TYPE_CHECKING:
     from deqcli.show.console import Screen
 
-DEBUG = "DEQCLI_DEBUG"
-OUT_OF_MEMORY = ("can't allocate memory", "out of memory")
+GOES_ON = "the same command goes on from there"
 
 
-class Bug(DeqcliError):
-    """Something that deqcli did not foresee."""
+def command_line() -> str:
+    """The command as it was given, to be pasted."""
+    return shlex.join(["deqcli", *sys.argv[1:]])
 
 
 @contextmanager
-def reporting(screen: Screen, on_interrupt: str = "") -> Iterator[None]:
+def reporting(screen: Screen, resumable: bool = False) -> Iterator[None]:
     """Turn what a command raises into its sentence on standard error (and a JSON document) and its exit code."""
     try:
         yield
@@ -34,9 +35,11 @@ def reporting(screen: Screen, on_interrupt: str = "") -> Iterator[None]:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (nobody reads on; nothing failed)
         raise typer.Exit(0) from None
     except Interrupted as stop:
-        _leave(screen, stop.exit_code, f"{stop}; {on_interrupt}" if on_interrupt else str(stop))
+        _leave(screen, stop.exit_code, f"{stop}; {GOES_ON}: {command_line()}" if resumable else str(stop))
     except Exception as error:
-        refusal = _as_refusal(error)
+        refusal = as_refusal(error)
+        if isinstance(refusal, Bug) and os.environ.get(DEBUG):
+            raise
         _leave(screen, refusal.exit_code, str(refusal), _mistakes(refusal))
 
 
@@ -49,15 +52,3 @@ def _leave(screen: Screen, code: int, sentence: str, mistakes: list[dict[str, An
 
 def _mistakes(refusal: DeqcliError) -> list[dict[str, Any]] | None:
     return [vars(mistake) for mistake in refusal.mistakes] if isinstance(refusal, RecipeRefused) else None
-
-
-def _as_refusal(error: Exception) -> DeqcliError:
-    if isinstance(error, DeqcliError):
-        return error
-    if isinstance(error, OSError):
-        return refused_by_system(error, "use")
-    if isinstance(error, MemoryError) or any(words in str(error) for words in OUT_OF_MEMORY):
-        return SystemRefused(f"out of memory: {str(error).splitlines()[0] if str(error) else 'the system has no more'}")
-    if os.environ.get(DEBUG):
-        raise error
-    return Bug(f"a bug in deqcli: {type(error).__name__}: {error}. {DEBUG}=1 shows where; please report it.")

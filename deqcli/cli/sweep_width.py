@@ -10,7 +10,6 @@ import typer
 from deqcli.cli.arguments import (
     DeviceOption,
     DryRunOption,
-    ExecutorName,
     JsonOption,
     OutOption,
     OverridesArgument,
@@ -20,7 +19,7 @@ from deqcli.cli.arguments import (
     WidthsOption,
     values_override,
 )  # fmt: skip
-from deqcli.cli.reporting import reporting
+from deqcli.cli.reporting import command_line, reporting
 from deqcli.errors import CellsFailed
 
 if TYPE_CHECKING:
@@ -38,7 +37,7 @@ def sweep_width(
     overrides: OverridesArgument = None,
     widths: WidthsOption = None,
     seeds: SeedsOption = None,
-    executor: Annotated[ExecutorName, typer.Option(help="Where the cells are computed.")] = ExecutorName.LOCAL,
+    executor: Annotated[str, typer.Option(help="Where the cells are computed: local.")] = "local",
     jobs: Annotated[
         int | None, typer.Option(min=1, envvar="DEQCLI_JOBS", help="Worker processes; the cores are shared out.")
     ] = None,
@@ -58,7 +57,7 @@ def sweep_width(
     from deqcli.show.console import Screen
 
     screen = Screen(quiet, as_json)
-    with reporting(screen, on_interrupt="the same command goes on from there"):
+    with reporting(screen, resumable=True):
         given = [*(overrides or []), *values_override("sweep.widths", widths), *values_override("sweep.seeds", seeds)]
         if dry_run:
             _show_plan(screen, api.resolve(recipe, given, device=device), out)
@@ -70,7 +69,7 @@ def sweep_width(
                 _show_end(screen, end, out)
 
             end = api.sweep_width(
-                recipe, *given, executor=executor.value, device=device, out=out, jobs=jobs,
+                recipe, *given, executor=executor, device=device, out=out, jobs=jobs,
                 on_progress=watch.progress, on_end=on_end,
             )  # fmt: skip
         _show_sweep(screen, end, out)
@@ -83,7 +82,8 @@ def _show_plan(screen: Screen, recipe: Recipe, out: Path) -> None:
     rows = []
     for cell in recipe.cells():
         manifest = read_manifest(run_folder(out, cell), "run", cell.run_id)
-        rows.append([cell.run_id, cell.model.width, cell.train.seed, manifest["status"] if manifest else "not started"])
+        rows.append([cell.run_id, cell.model.width, cell.train.seed, manifest.status if manifest else "not started"])
+    recipe.data.load()
     screen.table(f"{len(rows)} runs", ["run_id", "width", "seed", "status"], rows)
     screen.say(f"Merged into: {sweep_folder(out, recipe)}")
     screen.document(
@@ -98,7 +98,8 @@ def _show_end(screen: Screen, end: CellEnd, out: Path) -> None:
     from deqcli.runs.folder import FAILED, run_folder
 
     if end.status == FAILED:
-        screen.complain(f"{end.spec.run_id} failed: {end.error} See {run_folder(out, end.spec) / 'run.log'}")
+        log = run_folder(out, end.spec) / "run.log"
+        screen.complain(f"{end.spec.run_id} failed: {end.error}" + (f" (log: {log})" if log.exists() else ""))
     else:
         screen.note(f"{end.spec.run_id} {end.status}")
 
@@ -111,7 +112,7 @@ def _show_sweep(screen: Screen, sweep: SweepEnd, out: Path) -> None:
     screen.table(
         f"{len(rows)} runs, {sweep.kept} of them complete before", columns, [_cells(row, columns) for row in rows]
     )
-    figures = sorted((sweep.folder / "figures").glob("figure-1.*"))
+    figures = [figure for figure in sweep.figures if figure.stem == "figure-1"]
     screen.say(f"Tables:  {sweep.folder}")
     for figure in figures:
         screen.say(f"Picture: {figure}")
@@ -120,7 +121,8 @@ def _show_sweep(screen: Screen, sweep: SweepEnd, out: Path) -> None:
         {"folder": str(sweep.folder), "runs": rows, "figures": [str(figure) for figure in figures], "failed": failed}
     )
     if failed:
-        screen.complain(str(CellsFailed(f"{len(failed)} of {len(rows)} runs failed; the others are complete")))
+        screen.complain(f"{len(failed)} of {len(rows)} runs failed; the others are complete, and are kept by")
+        screen.complain(command_line())
         raise typer.Exit(CellsFailed.exit_code)
 
 

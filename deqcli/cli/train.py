@@ -15,7 +15,6 @@ from deqcli.cli.arguments import (
     OverridesArgument,
     QuietOption,
     RecipeArgument,
-    value_override,
 )  # fmt: skip
 from deqcli.cli.reporting import reporting
 
@@ -48,15 +47,17 @@ def train(
     from deqcli.show.console import Screen
 
     screen = Screen(quiet, as_json)
-    given = [*(overrides or []), *value_override("model.width", width), *value_override("train.seed", seed)]
-    with reporting(screen, on_interrupt="the same command goes on from there"):
+    given = overrides or []
+    with reporting(screen, resumable=True):
         if dry_run:
-            _show_plan(screen, api.resolve(recipe, given, device=device).run(), out)
+            resolved = api.resolve(recipe, given, width=width, seed=seed, device=device, alone=True)
+            _show_plan(screen, resolved.run(), out)
             return
         with screen.progress() as watch:
             run = api.train(
-                recipe, *given, device=device, out=out, force=force, threads=threads, on_progress=watch.progress
-            )
+                recipe, *given, width=width, seed=seed, device=device, out=out, force=force, threads=threads,
+                on_progress=watch.progress,
+            )  # fmt: skip
         _show_run(screen, run)
 
 
@@ -67,7 +68,8 @@ def _show_plan(screen: Screen, spec: RunSpec, out: Path) -> None:
 
     folder, size = run_folder(out, spec), spec_bytes(spec)
     manifest = read_manifest(folder, "run", spec.run_id)
-    status = manifest["status"] if manifest else "not started"
+    status = manifest.status if manifest else "not started"
+    spec.data.load()
     screen.say(recipe_text(spec).rstrip())
     screen.say(f"{folder}: {status}; {size} bytes ({size / 1e9:.3g} GB) at its peak")
     screen.document(
@@ -82,14 +84,16 @@ def _show_plan(screen: Screen, spec: RunSpec, out: Path) -> None:
 
 
 def _show_run(screen: Screen, run: Run) -> None:
-    results = run.manifest["results"]
-    screen.table(run.manifest["id"], ["result", "value"], [[name, value] for name, value in results.items()])
+    results = run.manifest.results
+    screen.table(run.manifest.id, ["result", "value"], [[name, value] for name, value in results.items()])
     for line in _verdicts(results):
         screen.say(line)
+    if run.manifest.changed:
+        screen.say(f"Resumed with other {', '.join(run.manifest.changed)}: the last bits may differ.")
     if not run.computed:
         screen.say("This run was complete already; --force computes it anew.")
     screen.say(f"Files: {run.folder}")
-    screen.document({"folder": str(run.folder), "computed": run.computed, **run.manifest})
+    screen.document({"folder": str(run.folder), "computed": run.computed, **run.manifest.model_dump()})
 
 
 def _verdicts(results: dict[str, float | None]) -> list[str]:
@@ -102,7 +106,7 @@ def _verdicts(results: dict[str, float | None]) -> list[str]:
         _verdict(
             "(ii)  lambda_tau > lambda_0/2", "least lambda_tau/lambda_0", ratio, ratio is not None and ratio > 0.5
         ),
-        _verdict("(iii) loss <= loss_bound", "largest loss/loss_bound", over, over is None or over <= 1),
+        _verdict("(iii) loss <= loss_bound", "largest loss/loss_bound", over, over is not None and over <= 1),
     ]
 
 

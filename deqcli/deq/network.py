@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deqcli.deq.activations import Activation
+from deqcli.deq.precision import to_float64
 from deqcli.deq.solvers import Solution, Solver
 
 
@@ -96,5 +97,5 @@ class Network:
 
 def loss(prediction_error: Float[Tensor, " n"]) -> float:
     """Phi = 1/2 sum_i (y_hat_i - y_i)^2, a sum and not a mean, accumulated in float64."""
-    e = prediction_error.to("cpu", torch.float64)
+    e = to_float64(prediction_error)
     return 0.5 * float(torch.dot(e, e))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from deqcli.deq.scaling import to_unit
+from deqcli.deq.precision import to_unit
 from deqcli.options import Count, Options
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor
 
 from deqcli.deq.memory import CHOLESKY_UP_TO
-from deqcli.deq.scaling import to_unit
+from deqcli.deq.precision import UNIT_ROUNDOFF, to_float64, to_unit
 from deqcli.deq.streams import stream
 from deqcli.errors import NumericalFailure
 
@@ -20,7 +20,6 @@ DENSE_BELOW = 24
 """Matrices with a side below it go to a dense SVD: Lanczos has nothing to gain there."""
 
 WELL_SCALED = (2.0**-12, 2.0**12)
-UNIT_ROUNDOFF = 2.0**-53
 
 RANDOM_LANCZOS_STEPS = 250
 RANDOM_LANCZOS_FAILURE = 1e-12
@@ -43,7 +42,7 @@ def spectral_norm(
     if scale == 0:
         return 0.0, start
     if min(W.shape) < DENSE_BELOW:
-        _, singular, right = torch.linalg.svd(W.to("cpu", torch.float64), full_matrices=False)
+        _, singular, right = torch.linalg.svd(to_float64(W).cpu(), full_matrices=False)
         return scale * float(singular[0]), right[0].numpy()
     norm, vector = _lanczos(W, start, steps=12, tolerance=tolerance)
     return scale * norm, vector
@@ -66,8 +65,8 @@ def _lanczos(W: Tensor, start: np.ndarray, steps: int, tolerance: float) -> tupl
     """Largest singular value of W and its right vector: Krylov spaces of at least `steps` dimensions, restarted."""
 
     def gram_times(vector: np.ndarray) -> np.ndarray:
-        v = torch.from_numpy(vector.reshape(-1)).to(W.device, W.dtype, copy=True)  # a copy is aligned: same bits always
-        return np.asarray(torch.mv(W.T, torch.mv(W, v)).to("cpu", torch.float64))
+        v = torch.from_numpy(vector.reshape(-1)).to(W.dtype, copy=True).to(W.device)  # a copy is aligned: same bits
+        return np.asarray(to_float64(torch.mv(W.T, torch.mv(W, v))).cpu())
 
     q = W.shape[1]
     operator = LinearOperator((q, q), matvec=gram_times, dtype=np.float64)
@@ -98,7 +97,7 @@ def _verified_upper(W: Tensor, estimate: float) -> float:
     the computed Gram matrix is off by at most gamma_p ||W||_F^2, the subtraction by u (t^2 + ||W||_F^2), and a
     factorisation that runs to its end is that of A + E with ||E||_2 <= gamma_(q+1)/(1 - gamma_(q+1)) tr A.
     So W^T W <= t^2 + c with c the sum of the three, and t grows until the factorisation succeeds. The largest entry
-    of W is near 1, so what underflows is far below c.
+    of W is near 1, so what underflows is far below c. LAPACK factorises, on the CPU: the theorem is about substitution.
     Source: Rump 2006, Verification of positive definiteness, BIT 46; Higham 2002, theorem 10.3.
     """
     W = W if W.shape[0] >= W.shape[1] else W.T
@@ -111,7 +110,7 @@ def _verified_upper(W: Tensor, estimate: float) -> float:
         t_sq = (max(estimate, least) * (1 + gap)) ** 2
         rounding = _gamma(p) * trace + UNIT_ROUNDOFF * (t_sq + trace) + 2 * _gamma(q + 1) * q * t_sq
         A.diagonal().copy_(t_sq - squares)
-        if int(torch.linalg.cholesky_ex(A).info) == 0:
+        if int(torch.linalg.cholesky_ex(A.cpu()).info) == 0:
             return math.sqrt(t_sq + rounding) * (1 + 4 * UNIT_ROUNDOFF)
         gap *= 10
 
@@ -125,7 +124,7 @@ def _probable_upper(W: Tensor) -> float:
 
     P(lambda_max - sigma^2 > epsilon lambda_max) <= 1.648 sqrt(q) exp(-sqrt(epsilon) (2 k - 1)) in exact arithmetic,
     solved for epsilon at failure probability 1e-12 and k = 250; the matrix products are taken in W's precision.
-    Source: Kuczynski and Wozniakowski 1992, theorem 4.1 (b), SIAM J. Matrix Anal. Appl. 13.
+    Source: Kuczynski and Wozniakowski 1992, SIAM J. Matrix Anal. Appl. 13, 1094, for the Lanczos algorithm.
     """
     q, k = W.shape[1], RANDOM_LANCZOS_STEPS
     start = stream(1, "lanczos").standard_normal(q)
@@ -137,8 +136,23 @@ def _probable_upper(W: Tensor) -> float:
 
 def gram(Z: Float[Tensor, "m n"]) -> Float64[Tensor, "n n"]:
     """G = Z^T Z in float64: a float32 Gram matrix cannot tell a small eigenvalue from rounding."""
-    wide = Z.to(torch.float64) if Z.device.type != "mps" else Z.to("cpu", torch.float64)
+    wide = to_float64(Z)
     return wide.T @ wide
+
+
+def gram_least_eigenvalue(Z: Float[Tensor, "m n"], G: Float64[Tensor, "n n"]) -> float:
+    """lambda_min(G) of G = Z^T Z, which is exactly 0 where n > m."""
+    m, n = Z.shape
+    return least_eigenvalue(G) if n <= m else 0.0
+
+
+def gram_rounding(Z: Float[Tensor, "m n"], G: Float64[Tensor, "n n"]) -> float:
+    """(m + 2 n) u tr G, what rounding moves the least eigenvalue of a computed G = Z^T Z by, at most.
+
+    m u tr G from the product, 2 n u tr G from LAPACK's backward error. Source: Weyl's inequality.
+    """
+    m, n = Z.shape
+    return (m + 2 * n) * UNIT_ROUNDOFF * float(G.trace())
 
 
 def least_eigenvalue(G: Float64[Tensor, "n n"]) -> float:

@@ -18,8 +18,11 @@ from deqcli.recipe.wording import has_part, has_parts, missing_key, recipe_schem
 MOST_MISTAKES = 1000
 
 
-def check(document: Document, folder: FilePath, memory: int | None) -> Recipe | None:
-    """Note what the schema refuses; where what is left makes a recipe, note its contradictions as well."""
+def check(document: Document, folder: FilePath, memory: int | None, alone: bool) -> Recipe | None:
+    """Note what the schema refuses; where what is left makes a recipe, note its contradictions as well.
+
+    `alone`: for the recipe's own run, whatever its sweep.
+    """
     if not document.readable:
         return None
     if not isinstance(document.value, dict):
@@ -36,6 +39,7 @@ def check(document: Document, folder: FilePath, memory: int | None) -> Recipe | 
         if repaired is None:
             return None
         recipe = repaired
+    recipe = recipe.alone() if alone else recipe
     for found in (*contradictions(recipe), *too_large(recipe, memory)):
         if not _touches(found, refused):
             _contradict(document, found)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path as FilePath
 from typing import Any
 
-from deqcli.errors import Mistake, RecipeRefused, refused_by_system
+from deqcli.errors import Mistake, RecipeRefused, as_refusal
 from deqcli.recipe.checking import check
 from deqcli.recipe.library import find_recipe
 from deqcli.recipe.reading import MAX_BYTES, Document, Path, Place, dotted, read_text
@@ -17,9 +17,10 @@ COMMAND_LINE = "command line"
 _OVERRIDE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*)=(.*)", re.DOTALL)
 
 
-def load_recipe(recipe: str, overrides: Sequence[str] = (), memory: int | None = None) -> Recipe:
-    """Load, override and check a recipe; `memory` is what the device has, in bytes (None: this machine's).
+def load_recipe(recipe: str, overrides: Sequence[str] = (), memory: int | None = None, alone: bool = False) -> Recipe:
+    """Load, override and check a recipe.
 
+    `memory` is what the device has, in bytes (None: this machine's); `alone` leaves its sweep aside.
     Raises: RecipeRefused with every mistake at once, each with file, line and column; Refused where there is no
     such recipe; SystemRefused where it cannot be read.
     """
@@ -27,7 +28,7 @@ def load_recipe(recipe: str, overrides: Sequence[str] = (), memory: int | None =
     document = _read_file(path)
     for position, override in enumerate(overrides, start=1):
         _override(document, override, position)
-    checked = check(document, path.parent, memory)
+    checked = check(document, path.parent, memory, alone)
     if document.mistakes or checked is None:
         raise RecipeRefused(_in_order(document))
     return checked
@@ -45,7 +46,7 @@ def _read_file(path: FilePath) -> Document:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise refused_by_system(error, "read the recipe") from None
+        raise as_refusal(error) from None
     if len(content) > MAX_BYTES:
         return _unreadable(source, Place(source), f"a recipe has at most {MAX_BYTES} bytes")
     try:

@@ -2,30 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
-from pathlib import Path
 
 from deqcli.deq.memory import run_bytes
 from deqcli.options import Contradiction
+from deqcli.recipe.machine import machine_memory
 from deqcli.recipe.schema import Recipe, RunSpec
 
 ITEMSIZE = {"float32": 4, "float64": 8}
-CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
-
-
-def machine_memory() -> int:
-    """Bytes of memory that this machine, or the container it is, has."""
-    physical = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return min([physical, *_cgroup_limits()])
-
-
-def _cgroup_limits() -> Iterator[int]:
-    for path in CGROUP_LIMITS:
-        try:
-            yield int(Path(path).read_text())
-        except (OSError, ValueError):
-            continue
 
 
 def spec_bytes(spec: RunSpec, num_samples: int | None = None, input_dim: int | None = None) -> int:
@@ -37,10 +21,10 @@ def spec_bytes(spec: RunSpec, num_samples: int | None = None, input_dim: int | N
 def too_large(recipe: Recipe, memory: int | None = None) -> Iterator[Contradiction]:
     """Yield a contradiction where the widest run does not fit the device's memory."""
     has = machine_memory() if memory is None else memory
-    widest = max(recipe.model.width, *recipe.widths)
+    widest = max(recipe.widths)
     needed = spec_bytes(recipe.run(width=widest))
     if needed > has:
-        key = "model.width" if widest == recipe.model.width else "sweep.widths"
+        key = "sweep.widths" if recipe.sweep.widths else "model.width"
         message = bytes_message(widest, recipe.data.shape(), recipe.train.dtype, needed, has)
         yield Contradiction((key, "data.num_samples", "data.input_dim"), message)
 

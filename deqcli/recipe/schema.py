@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
@@ -101,7 +102,7 @@ class RunSpec(Options):
         """The first 8 hexadecimal digits of the SHA-256 of the options' canonical JSON."""
         return _hash8(self)
 
-    @property
+    @cached_property
     def run_id(self) -> str:
         """w<width>-s<seed>-<hash8>, the name of the run's folder."""
         return f"w{self.model.width:05d}-s{self.train.seed:03d}-{self.hash8}"
@@ -121,6 +122,10 @@ class Recipe(RunSpec):
     def seeds(self) -> list[int]:
         """The network seeds of the sweep, ascending."""
         return sorted(self.sweep.seeds or [self.train.seed])
+
+    def alone(self) -> Recipe:
+        """The recipe of its own run: without widths and seeds to sweep over."""
+        return self.model_copy(update={"sweep": Sweep()})
 
     def run(self, width: int | None = None, seed: int | None = None) -> RunSpec:
         """The run of one cell: the recipe without its sweep."""
@@ -169,7 +174,7 @@ def _theorem_without_hypotheses(recipe: Recipe) -> Iterator[Contradiction]:
             ("train.learning_rate", "model.sigma_w_sq"),
             f"`theorem` needs sigma_w_sq < 0.125 (Assumption 1), got {recipe.model.sigma_w_sq:g}",
         )
-    n, least = recipe.data.shape()[0], min(recipe.model.width, *recipe.widths)
+    n, least = recipe.data.shape()[0], min(recipe.widths)
     if n is not None and n > least:
         yield Contradiction(
             ("train.learning_rate", "data.num_samples", "model.width", "sweep.widths"),

@@ -43,7 +43,7 @@ def tensors(dataset: Dataset) -> tuple[Tensor, Tensor]:
 
 
 def measure(spec: RunSpec, params: Params, X: Tensor, y: Tensor) -> Initial:
-    """What the theory asks of the draw `params`; X on its device, all in float64. Raises: NumericalFailure."""
+    """What the theory asks of the draw `params`, on its device; X and y in float64. Raises: NumericalFailure."""
     scales = Scales(spec.model.sigma_w_sq, spec.model.readout_scale)
     return measure_initial(params, X, y, component(spec), scales)
 

@@ -52,9 +52,9 @@ def load_checkpoint(path: Path) -> Checkpoint:
         state, digest = envelope["state"], envelope["digest"]
         intact = _digest(tensors, state) == digest
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise CorruptArtefact(f"{path} is damaged ({error}); --force computes the run anew") from None
+        raise CorruptArtefact(f"{path} is damaged ({error}); train --force computes it anew") from None
     if not intact:
-        raise CorruptArtefact(f"{path} is damaged (its digest does not agree); --force computes the run anew")
+        raise CorruptArtefact(f"{path} is damaged (its digest does not agree); train --force computes it anew")
     return Checkpoint(tensors, json.loads(state))
 
 
@@ -63,5 +63,5 @@ def _digest(tensors: Mapping[str, Tensor], state: str) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.contiguous().numpy().tobytes())
+        digest.update(tensor.contiguous().numpy())  # type: ignore[arg-type]
     return digest.hexdigest()

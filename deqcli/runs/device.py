@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from deqcli.errors import Refused
-from deqcli.recipe.memory import machine_memory
+from deqcli.recipe.machine import cores, machine_memory
 
 ONE_THREAD_BELOW = 400
 """Width below which a second thread brings little, and on a shared machine costs much."""
@@ -53,11 +52,6 @@ def device_memory(device: torch.device) -> int:
 def device_name(device: torch.device) -> str:
     """What the device calls itself."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def threads_for(execution: Execution, width: int) -> int:

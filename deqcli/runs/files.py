@@ -28,7 +28,7 @@ def replace_file(path: Path, write: Callable[[Path], None]) -> None:
         write(beside)
         with beside.open("rb+") as file:
             os.fsync(file.fileno())
-        beside.chmod(0o666 & ~_umask())
+        beside.chmod(0o666 & ~_umask())  # safetensors makes its files private
         beside.replace(path)
     except BaseException:
         beside.unlink(missing_ok=True)

@@ -2,28 +2,56 @@
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Final, Literal
 
 from filelock import FileLock, Timeout
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from deqcli.data.files import file_sha256
 from deqcli.errors import CorruptArtefact, FolderInUse
 from deqcli.recipe.schema import RunSpec
 from deqcli.runs.files import LOCK, MANIFEST, OWNER, TEMPORARY, replace_text
 
+ANEW = "train --force, or removing the folder, computes it anew"
 LOCK_PATIENCE = 2.0
 """Seconds: an orphaned worker that is writing its last checkpoint gets the time to let go."""
 
-Manifest = dict[str, Any]
 
-RUNNING, COMPLETE, FAILED, INTERRUPTED = "running", "complete", "failed", "interrupted"
-"""The `status` of a manifest; `running` without a lock means killed."""
+class Manifest(BaseModel):
+    """What a folder is, and how far: manifest.json. `files` has the SHA-256 of each result."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    format: Literal[1] = 1
+    kind: Literal["run", "sweep", "check"]
+    id: str
+    recipe: str
+    status: Status
+    error: str | None = None
+    cells: list[str] = []
+    files: dict[str, str] = {}
+    results: dict[str, float | int | None] = {}
+    device: str = ""
+    device_name: str = ""
+    threads: int = 0
+    versions: dict[str, str] = {}
+    git: str | None = None
+    changed: list[str] = []
+    """Of device, threads and versions, what was other when the run was resumed: its last bits may differ."""
+
+
+Status = Literal["running", "complete", "failed", "interrupted"]
+"""How far a folder is; `running` without a lock means killed."""
+
+RUNNING: Final = "running"
+COMPLETE: Final = "complete"
+FAILED: Final = "failed"
+INTERRUPTED: Final = "interrupted"
 
 
 def run_folder(out: Path, spec: RunSpec) -> Path:
@@ -50,9 +78,9 @@ def find_complete(out: Path, spec: RunSpec) -> Manifest | None:
     """
     folder = run_folder(out, spec)
     manifest = read_manifest(folder, "run", spec.run_id)
-    if manifest is None or manifest["status"] != COMPLETE:
+    if manifest is None or manifest.status != COMPLETE:
         return None
-    verify(folder, manifest)
+    verify(folder, manifest.files)
     return manifest
 
 
@@ -66,13 +94,13 @@ def read_manifest(folder: Path, kind: str, identity: str) -> Manifest | None:
         _refuse_foreign(folder)
         return None
     try:
-        manifest = json.loads(path.read_bytes())
-        ours = manifest["kind"] == kind and manifest["id"] == identity
-    except (ValueError, KeyError, TypeError) as error:
-        raise CorruptArtefact(f"{path} is damaged ({error}); move {folder} away to compute it anew") from None
-    if not ours:
-        raise CorruptArtefact(f"{folder} belongs to something else ({manifest['kind']} {manifest['id']})")
-    return dict(manifest)
+        manifest = Manifest.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        why = error.errors()[0]["msg"]
+        raise CorruptArtefact(f"{path} is damaged ({why}); move {folder} away to compute it anew") from None
+    if (manifest.kind, manifest.id) != (kind, identity):
+        raise CorruptArtefact(f"{folder} belongs to something else ({manifest.kind} {manifest.id})")
+    return manifest
 
 
 def _refuse_foreign(folder: Path) -> None:
@@ -90,9 +118,9 @@ def _is_trace(name: str) -> bool:
     return name in (LOCK, OWNER) or (name.startswith(".") and name.endswith(TEMPORARY))
 
 
-def write_manifest(folder: Path, manifest: Mapping[str, Any]) -> None:
+def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write the manifest in one move."""
-    replace_text(folder / MANIFEST, json.dumps(manifest, indent=1, sort_keys=True) + "\n")
+    replace_text(folder / MANIFEST, manifest.model_dump_json(indent=1) + "\n")
 
 
 def hashes(folder: Path, names: Sequence[str]) -> dict[str, str]:
@@ -100,14 +128,14 @@ def hashes(folder: Path, names: Sequence[str]) -> dict[str, str]:
     return {name: file_sha256(folder / name) for name in names}
 
 
-def verify(folder: Path, manifest: Mapping[str, Any]) -> None:
-    """Check every file that the manifest lists. Raises: CorruptArtefact, naming the first that differs."""
-    for name, digest in manifest["files"].items():
+def verify(folder: Path, digests: Mapping[str, str]) -> None:
+    """Check files by their SHA-256. Raises: CorruptArtefact, naming the first that differs."""
+    for name, digest in digests.items():
         path = folder / name
         if not path.is_file():
-            raise CorruptArtefact(f"{path} is missing; --force computes it anew")
+            raise CorruptArtefact(f"{path} is missing; {ANEW}")
         if file_sha256(path) != digest:
-            raise CorruptArtefact(f"{path} is not what was written (its SHA-256 differs); --force computes it anew")
+            raise CorruptArtefact(f"{path} is not what was written (its SHA-256 differs); {ANEW}")
 
 
 @contextmanager
@@ -141,5 +169,5 @@ def clear(folder: Path, names: Sequence[str]) -> None:
     """Remove files of ours, and what an interrupted write left beside them."""
     for name in names:
         (folder / name).unlink(missing_ok=True)
-    for left in folder.glob(f".*{TEMPORARY}"):
+    for left in folder.rglob(f".*{TEMPORARY}"):
         left.unlink(missing_ok=True)

@@ -1,6 +1,6 @@
 """What spectral.csv says about a step: one property of `Snapshot` a column.
 
-To add a column, add a property and name it in `METRICS`.
+To add a column, add a property here and name it in `METRICS` of `records`.
 """
 
 from __future__ import annotations
@@ -14,19 +14,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deqcli.deq.network import Network, Params
-from deqcli.deq.spectral import gram, least_eigenvalue, spectral_norm
+from deqcli.deq.precision import UNIT_ROUNDOFF, to_float64
+from deqcli.deq.spectral import gram, gram_least_eigenvalue, gram_rounding, spectral_norm
 from deqcli.runs.baseline import Baseline
-from deqcli.runs.records import RUN_KEYS
+from deqcli.runs.records import METRICS
+from deqcli.theory.ntk import empirical_ntk
 from deqcli.theory.prediction import loss_bound
 
-METRICS = (
-    "spectral_norm", "spectral_norm_upper", "lambda_min", "gradient_norm", "pl_ratio",
-    "distance_w", "distance_u", "distance_a", "loss_bound", "loss_predicted",
-)  # fmt: skip
-SPECTRAL_COLUMNS = (*RUN_KEYS, "step", *METRICS)
-
 ROWS_PER_BLOCK = 512
-UNIT_ROUNDOFF = 2.0**-53
 
 
 class Metrics:
@@ -49,7 +44,7 @@ class Snapshot:
     def __init__(self, metrics: Metrics, network: Network, prediction_error: Tensor, step: int, loss: float) -> None:
         self._metrics, self._network, self._step, self._loss = metrics, network, step, loss
         self._baseline = metrics.baseline
-        self._e = prediction_error.to(metrics.XtX.device, torch.float64)
+        self._e = to_float64(prediction_error)
 
     @cached_property
     def _gram(self) -> Tensor:
@@ -63,7 +58,7 @@ class Snapshot:
 
     @property
     def spectral_norm_upper(self) -> float:
-        """||W(0)||_2 (upper bound) + ||W - W(0)||_F, a proved upper bound of ||W||_2 (triangle inequality)."""
+        """The upper bound of ||W(0)||_2 + ||W - W(0)||_F, which bounds ||W||_2 as surely as that one its norm."""
         m = self._network.params.W.shape[0]
         return (self._baseline.spectral_norm_upper + self.distance_w * (1 + m * m * UNIT_ROUNDOFF)) * (
             1 + 4 * UNIT_ROUNDOFF
@@ -72,21 +67,19 @@ class Snapshot:
     @cached_property
     def lambda_min(self) -> float:
         """lambda_tau = lambda_min(Z^T Z); exactly 0 where there are more samples than units."""
-        m, n = self._network.Z.shape
-        return least_eigenvalue(self._gram) if n <= m else 0.0
+        return gram_least_eigenvalue(self._network.Z, self._gram)
 
     @cached_property
     def gradient_norm(self) -> float:
         """||grad Phi|| = sqrt(e^T H e), over W, U and a together (Ling et al. 2023, section 2.3)."""
         e, G = self._e, self._gram
-        H = G + gram(self._network.V) * (G + self._metrics.XtX)
+        H = empirical_ntk(self._network, G, self._metrics.XtX)
         return math.sqrt(max(float(e @ H @ e), 0.0))
 
     @property
     def pl_ratio(self) -> float | None:
-        """||grad Phi||^2 / (2 Phi lambda_tau), at least 1; missing where lambda_tau or Phi is no more than rounding."""
-        rounding = len(self._e) * UNIT_ROUNDOFF * float(self._gram.trace())
-        if self.lambda_min <= rounding or self._loss == 0:
+        """||grad Phi||^2 / (2 Phi lambda_tau), at least 1; missing where Phi = 0 or lambda_tau is mere rounding."""
+        if self.lambda_min <= gram_rounding(self._network.Z, self._gram) or self._loss == 0:
             return None
         return self.gradient_norm**2 / (2 * self._loss * self.lambda_min)
 
@@ -121,6 +114,5 @@ def distance(now: Tensor, start: Tensor) -> float:
     """||now - start||_F in float64, a block of rows at a time, so that no second matrix is made."""
     total = 0.0
     for a, b in zip(torch.split(now, ROWS_PER_BLOCK), torch.split(start, ROWS_PER_BLOCK), strict=True):
-        wide = torch.float32 if a.device.type == "mps" else torch.float64
-        total += float((a.to(wide) - b.to(wide)).square_().sum())
+        total += float((to_float64(a) - to_float64(b)).square_().sum())
     return math.sqrt(total)

@@ -17,6 +17,13 @@ RUN_KEYS = ("run_id", "recipe", "dataset", "activation", "width", "seed")
 LOSS_COLUMNS = (
     *RUN_KEYS, "step", "loss", "residual", "iterations", "adjoint_residual", "adjoint_iterations", "status",
 )  # fmt: skip
+METRICS = (
+    "spectral_norm", "spectral_norm_upper", "lambda_min", "gradient_norm", "pl_ratio",
+    "distance_w", "distance_u", "distance_a", "loss_bound", "loss_predicted",
+)  # fmt: skip
+"""What spectral.csv says of a step; each is a property of `deqcli.runs.metrics.Snapshot`."""
+
+SPECTRAL_COLUMNS = (*RUN_KEYS, "step", *METRICS)
 TIMING_COLUMNS = ("run_id", "step", "seconds", "forward_seconds", "adjoint_seconds")
 CERTIFICATE_COLUMNS = (
     *RUN_KEYS, "certificate", "source", "lhs", "rhs", "slack", "holds", "repaired_by_width",
@@ -62,7 +69,10 @@ class Table:
         self._leading = csv_text(leading, [keys], header=False).rstrip("\n")  # the same in every row
         self._digest = hashlib.sha256()
         self._file: IO[bytes]
-        self._file = path.open("wb" if mark is None else "r+b")
+        try:
+            self._file = path.open("wb" if mark is None else "r+b")
+        except FileNotFoundError:
+            raise CorruptArtefact(f"{path} is missing; train --force computes it anew") from None
         if mark is None:
             self._append(csv_text(columns, []))
         else:
@@ -74,7 +84,7 @@ class Table:
         if self._digest.hexdigest() != digest:
             self._file.close()
             raise CorruptArtefact(
-                f"{self._path} was altered or cut since the last checkpoint; --force computes it anew"
+                f"{self._path} was altered or cut since its checkpoint; train --force computes it anew"
             )
         self._file.truncate()
 

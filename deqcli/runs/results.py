@@ -7,7 +7,7 @@ from pathlib import Path
 
 from deqcli.deq.solvers import error_bound, usual_rounding
 from deqcli.recipe.schema import RunSpec
-from deqcli.runs.baseline import Baseline
+from deqcli.runs.baseline import Baseline, component
 from deqcli.runs.files import LOSS, SPECTRAL
 from deqcli.runs.records import read_rows
 from deqcli.theory.prediction import loss_bound
@@ -26,6 +26,7 @@ def results(folder: Path, spec: RunSpec, input_dim: int, baseline: Baseline) -> 
     """
     losses = [row for row in read_rows(folder / LOSS) if row["loss"]]
     spectra = read_rows(folder / SPECTRAL)
+    lipschitz = component(spec).activation.lipschitz
     rounding = usual_rounding(spec.model.width, input_dim, spec.train.dtype)
     residuals = {row["step"]: float(row["residual"]) for row in losses}
     uppers = {row["step"]: float(row["spectral_norm_upper"]) for row in spectra}
@@ -39,17 +40,22 @@ def results(folder: Path, spec: RunSpec, input_dim: int, baseline: Baseline) -> 
         "max_spectral_norm": max(float(row["spectral_norm"]) for row in spectra),
         "max_spectral_norm_upper": max(uppers.values()),
         "min_lambda_ratio": _least(_ratio(float(row["lambda_min"]), baseline.lambda_0) for row in spectra),
-        "max_loss_over_bound": _greatest(_loss_over_bound(row, baseline) for row in losses),
+        "max_loss_over_bound": _max_loss_over_bound(losses, baseline),
         "max_error_bound": _greatest(
-            error_bound(residuals[step], upper, rounding) for step, upper in uppers.items() if step in residuals
+            error_bound(residuals[step], lipschitz * upper, rounding)
+            for step, upper in uppers.items()
+            if step in residuals
         ),
     }
 
 
-def _loss_over_bound(row: dict[str, str], baseline: Baseline) -> float | None:
-    step = int(row["step"])
-    bound = loss_bound(baseline.initial_loss, baseline.lambda_0, baseline.learning_rate, step)
-    return _ratio(float(row["loss"]), bound) if step > 0 else None
+def _max_loss_over_bound(losses: list[dict[str, str]], baseline: Baseline) -> float | None:
+    """None where the bound says nothing: it is 0, or there is no step after the first."""
+    ratios = []
+    for row in losses[1:]:
+        b, step = baseline, int(row["step"])
+        ratios.append(_ratio(float(row["loss"]), loss_bound(b.initial_loss, b.lambda_0, b.learning_rate, step)))
+    return None if None in ratios else _greatest(ratios)
 
 
 def _ratio(value: float, reference: float) -> float | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import torch
 
 from deqcli.data.dataset import Dataset
 from deqcli.deq.network import Network, Params
-from deqcli.errors import DeqcliError, Interrupted, Refused
+from deqcli.errors import CorruptArtefact, Interrupted, Refused, as_refusal
 from deqcli.recipe.memory import bytes_message, spec_bytes
 from deqcli.recipe.schema import RunSpec
 from deqcli.runs import files
@@ -24,7 +24,6 @@ from deqcli.runs.folder import (
     COMPLETE,
     FAILED,
     INTERRUPTED,
-    RUNNING,
     Manifest,
     clear,
     find_complete,
@@ -33,10 +32,18 @@ from deqcli.runs.folder import (
     read_manifest,
     row_keys,
     run_folder,
+    verify,
     write_manifest,
 )  # fmt: skip
-from deqcli.runs.metrics import SPECTRAL_COLUMNS, Metrics
-from deqcli.runs.records import CERTIFICATE_COLUMNS, LOSS_COLUMNS, TIMING_COLUMNS, Table, csv_text
+from deqcli.runs.metrics import Metrics
+from deqcli.runs.records import (
+    CERTIFICATE_COLUMNS,
+    LOSS_COLUMNS,
+    SPECTRAL_COLUMNS,
+    TIMING_COLUMNS,
+    Table,
+    csv_text,
+)  # fmt: skip
 from deqcli.runs.results import results
 from deqcli.runs.signals import StopSignals
 from deqcli.runs.trainer import Report, Tables, Trainer
@@ -71,19 +78,20 @@ def run(
     if complete:
         return Outcome(folder, complete, computed=False)
     device, dataset = pick_device(execution.device), spec.data.load()
-    refuse_too_large(spec, dataset, device)
+    refuse_impossible(spec, dataset, device)
     with locked(folder):
         found = read_manifest(folder, "run", spec.run_id)
-        if found and found["status"] == COMPLETE and not force:
+        if found and found.status == COMPLETE and not force:
             return Outcome(folder, found, computed=False)
-        resumable = found is not None and not force and (folder / files.CHECKPOINT).exists()
-        threads = execution.threads or (found["threads"] if found and resumable else None)
-        execution = Execution(str(device), threads or threads_for(execution, spec.model.width))
-        return _Session(spec, folder, dataset, execution, report).compute(found if resumable else None)
+        resumed = found if found and not force and (folder / files.CHECKPOINT).exists() else None
+        threads = execution.threads or (resumed.threads if resumed else threads_for(execution, spec.model.width))
+        return _Attempt(spec, folder, dataset, Execution(str(device), threads), report).compute(resumed)
 
 
-def refuse_too_large(spec: RunSpec, dataset: Dataset, device: torch.device) -> None:
-    """Refuse a run that the device's memory does not hold, now that the data and the device are known."""
+def refuse_impossible(spec: RunSpec, dataset: Dataset, device: torch.device) -> None:
+    """Refuse what the device cannot do, now that the data and the device are known: its memory, its precision."""
+    if device.type == "mps" and spec.train.dtype == "float64":
+        raise Refused("train.dtype: float64 is not possible on an Apple GPU (mps); use float32 or --device cpu")
     needed = spec_bytes(spec, dataset.num_samples, dataset.input_dim)
     has = device_memory(device)
     if needed > has:
@@ -91,7 +99,7 @@ def refuse_too_large(spec: RunSpec, dataset: Dataset, device: torch.device) -> N
         raise Refused(bytes_message(spec.model.width, shape, spec.train.dtype, needed, has))
 
 
-class _Session:
+class _Attempt:
     """One attempt at a run in a folder that is locked."""
 
     def __init__(
@@ -103,42 +111,55 @@ class _Session:
         self.exact_X, self.exact_y = tensors(dataset)
         self.X, self.y = self.exact_X.to(self.device, dtype), self.exact_y.to(self.device, dtype)
         self.signals = StopSignals()
-        self.manifest: Manifest = {
-            "format": 1,
-            "kind": "run",
-            "id": spec.run_id,
-            "recipe": spec.name,
-            "status": RUNNING,
-            "error": None,
-            "device": self.device.type,
-            "device_name": device_name(self.device),
-            "threads": self.threads,
-            "versions": files.versions(),
-            "git": files.git_commit(),
-            "results": {},
-            "files": {},
-        }
+        self.manifest = Manifest(
+            kind="run",
+            id=spec.run_id,
+            recipe=spec.name,
+            status="running",
+            device=self.device.type,
+            device_name=device_name(self.device),
+            threads=self.threads,
+            versions=files.versions(),
+            git=files.git_commit(),
+        )
 
     def compute(self, resumed: Manifest | None) -> Outcome:
         """Run to the end and say in the manifest how it ended, whatever happens."""
         with self.signals.installed(), threads_limited(self.threads):
-            write_manifest(self.folder, self.manifest)
             try:
-                if resumed is None:
-                    clear(self.folder, OWN_FILES)
-                    files.replace_text(self.folder / files.RECIPE, files.recipe_text(self.spec))
-                else:
-                    self._compare(resumed)
+                self._start(resumed)
                 self._train(fresh=resumed is None)
-            except (DeqcliError, Interrupted) as error:
-                self._end(INTERRUPTED if isinstance(error, Interrupted) else FAILED, str(error))
+            except Interrupted as stop:
+                self._end(INTERRUPTED, str(stop))
                 raise
+            except Exception as error:
+                with suppress(OSError):  # a full disk has no room for the news
+                    self._end(FAILED, str(as_refusal(error)))
+                raise
+        if self.signals.pending is not None:
+            raise Interrupted(self.signals.pending, "interrupted when the run was complete")
         return Outcome(self.folder, self.manifest, computed=True)
 
+    def _start(self, resumed: Manifest | None) -> None:
+        """Say that the folder is being worked in; a fresh start first drops the checkpoint of an earlier one."""
+        if resumed is not None:
+            self._compare(resumed)
+            write_manifest(self.folder, self.manifest)
+            return
+        clear(self.folder, [files.CHECKPOINT])
+        write_manifest(self.folder, self.manifest)
+        clear(self.folder, OWN_FILES)
+        files.replace_text(self.folder / files.RECIPE, files.recipe_text(self.spec))
+
     def _compare(self, resumed: Manifest) -> None:
-        changed = [key for key in ("versions", "threads", "device") if resumed[key] != self.manifest[key]]
-        if changed:
-            self._say(f"resumed with other {', '.join(changed)}: the last bits may differ from an uninterrupted run")
+        now = self.manifest
+        others = {"versions": resumed.versions != now.versions, "threads": resumed.threads != now.threads}
+        others |= {"device": resumed.device != now.device}
+        now.changed = sorted({*resumed.changed, *(name for name, other in others.items() if other)})
+        if now.changed:
+            self._say(
+                f"resumed with other {', '.join(now.changed)}: the last bits may differ from an uninterrupted run"
+            )
 
     def _say(self, sentence: str) -> None:
         with (self.folder / files.LOG).open("a", encoding="utf-8") as log:
@@ -146,7 +167,7 @@ class _Session:
 
     def _end(self, status: str, error: str | None = None) -> None:
         self._say(error or status)
-        self.manifest |= {"status": status, "error": error}
+        self.manifest = self.manifest.model_copy(update={"status": status, "error": error})
         write_manifest(self.folder, self.manifest)
 
     def _train(self, fresh: bool) -> None:
@@ -161,12 +182,15 @@ class _Session:
             seconds = time.perf_counter() - started
         share = trainer.logging_seconds / seconds
         self._say(f"{trainer.step - first} steps in {seconds:.2f} s, of which logging {share:.1%}")
-        self.manifest["results"] = results(self.folder, self.spec, self.X.shape[0], metrics.baseline)
-        self.manifest["files"] = hashes(self.folder, RESULT_FILES)
+        self.manifest.results = results(self.folder, self.spec, self.X.shape[0], metrics.baseline)
+        self.manifest.files = hashes(self.folder, RESULT_FILES)
         self._end(COMPLETE)
 
     def _load(self) -> Checkpoint:
         checkpoint = load_checkpoint(self.folder / files.CHECKPOINT)
+        if checkpoint.state["run_id"] != self.spec.run_id:
+            raise CorruptArtefact(f"{self.folder / files.CHECKPOINT} is of another run, {checkpoint.state['run_id']}")
+        verify(self.folder, checkpoint.state["files"])
         self._say(f"resumed at step {checkpoint.state['step']}")
         return checkpoint
 
@@ -187,7 +211,7 @@ class _Session:
         trainer = Trainer(self.spec, Network(params, self.X, component(self.spec)), self.y, tables)
         solved = trainer.solve()
         trainer.refuse_runaway(solved)
-        initial = measure(self.spec, params, self.exact_X.to(self.device), self.exact_y)
+        initial = measure(self.spec, params, self.exact_X, self.exact_y)
         trainer.baseline = baseline = Baseline.of(self.spec, initial)
         self._certify(initial, baseline.learning_rate)
         self._say(f"learning rate {baseline.learning_rate!r}, lambda_0 {baseline.lambda_0!r}")
@@ -238,6 +262,7 @@ class _Session:
             "step": trainer.step,
             "baseline": metrics.baseline.scalars(),
             "marks": trainer.tables.marks(),
+            "files": hashes(self.folder, [files.RECIPE, files.CERTIFICATES]),
         }
         tensors = {
             "W": params.W, "U": params.U, "a": params.a, "Z": network.Z, "V": network.V,

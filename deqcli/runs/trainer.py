@@ -63,8 +63,7 @@ class Trainer:
         self.spec, self.network, self.y, self.tables = spec, network, y, tables
         self.step = 0
         self.baseline: Baseline | None = None
-        self.logging_seconds = self._forward_seconds = self._adjoint_seconds = 0.0
-        self._since = time.perf_counter()
+        self.logging_seconds = self._descend_seconds = self._forward_seconds = self._adjoint_seconds = 0.0
 
     def solve(self) -> Step:
         """Solve the equilibrium and the adjoint of the current step.
@@ -85,8 +84,10 @@ class Trainer:
 
     def descend(self, prediction_error: Tensor, learning_rate: float) -> None:
         """Take one gradient step from a solved one."""
+        start = time.perf_counter()
         self.network.descend(prediction_error, learning_rate)
         self.step += 1
+        self._descend_seconds = time.perf_counter() - start
 
     def log(self, solved: Step, metrics: Metrics) -> None:
         """Write the rows that are due at this step.
@@ -99,9 +100,8 @@ class Trainer:
         if last or solved.step % every.loss_every == 0:
             self._row(RowStatus.CONVERGED, solved.loss, solved.forward, solved.adjoint)
         if last or solved.step % every.spectral_every == 0:
-            self._log_spectra(solved, metrics, start - self._since)
-        self._since = time.perf_counter()
-        self.logging_seconds += self._since - start
+            self._log_spectra(solved, metrics)
+        self.logging_seconds += time.perf_counter() - start
 
     def refuse_runaway(self, solved: Step, limit: float = math.inf) -> None:
         """Raise NumericalFailure after its row, where the loss is not finite or beyond a limit."""
@@ -109,12 +109,12 @@ class Trainer:
             self._row(RowStatus.LOSS_DIVERGED, solved.loss, solved.forward, solved.adjoint)
             raise NumericalFailure(self._runaway(solved))
 
-    def _log_spectra(self, solved: Step, metrics: Metrics, seconds: float) -> None:
+    def _log_spectra(self, solved: Step, metrics: Metrics) -> None:
         row = metrics.row(self.network, solved.prediction_error, solved.step, solved.loss)
         self.tables.spectral.row(step=solved.step, **row)
         self.tables.timing.row(
             step=solved.step,
-            seconds=seconds,
+            seconds=self._descend_seconds + self._forward_seconds + self._adjoint_seconds,
             forward_seconds=self._forward_seconds,
             adjoint_seconds=self._adjoint_seconds,
         )

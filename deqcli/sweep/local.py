@@ -32,7 +32,7 @@ OnEnd = Callable[["CellEnd"], None]
 
 @dataclass(frozen=True)
 class CellEnd:
-    """How a cell ended: complete, failed (with its sentence and exit code) or interrupted."""
+    """How a cell ended: complete, failed or interrupted, with its sentence and exit code."""
 
     spec: RunSpec
     status: str
@@ -48,13 +48,12 @@ class _Worker:
         self.ended = False
         self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the worker)
         command = [sys.executable, "-P", "-m", "deqcli.sweep.worker", str(out), device, str(threads)]
-        packages = [str(Path(deqcli.__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, packages))},
+            env=_environment(),
             start_new_session=True,  # Ctrl-C reaches the driver alone, which passes it on once
         )
         self._buffer = b""
@@ -75,9 +74,9 @@ class _Worker:
     def events(self) -> list[dict[str, Any]]:
         """The events that have arrived; the last of a worker that has ended says how its cell failed."""
         data = os.read(self.stdout.fileno(), 65536)
-        self.ended = not data
+        self.ended = self.ended or not data
         *lines, self._buffer = (self._buffer + data).split(b"\n")
-        if self.ended and self.spec is not None:
+        if not data and self.spec is not None:
             return [{"event": FAILED, "error": self._last_words(), "exit_code": 1}]
         return [json.loads(line) for line in lines]
 
@@ -182,7 +181,17 @@ def _hear(worker: _Worker, on_progress: OnProgress, end: OnEnd) -> None:
             on_progress(worker.spec, event["step"], event["loss"])
         else:
             spec, worker.spec = worker.spec, None
+            worker.ended = worker.ended or event["event"] == INTERRUPTED  # after that it leaves
             end(CellEnd(spec, event["event"], event.get("error"), event.get("exit_code", 0)))
+
+
+def _environment() -> dict[str, str]:
+    """The driver's environment, and where deqcli is if it is no installed package."""
+    checkout = Path(deqcli.__file__).parent.parent
+    if not (checkout / "setup.cfg").exists():
+        return dict(os.environ)
+    known = os.environ.get("PYTHONPATH", "")
+    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [known, str(checkout)]))}
 
 
 class _Crew:

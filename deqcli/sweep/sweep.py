@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from deqcli.errors import CorruptArtefact, Interrupted
-from deqcli.recipe.memory import machine_memory, spec_bytes
+from deqcli.errors import CorruptArtefact, Interrupted, Refused
+from deqcli.recipe.machine import cores, machine_memory
+from deqcli.recipe.memory import spec_bytes
 from deqcli.recipe.schema import Recipe, RunSpec
 from deqcli.runs import files
 from deqcli.runs.folder import (
@@ -17,6 +17,7 @@ from deqcli.runs.folder import (
     INTERRUPTED,
     RUNNING,
     Manifest,
+    Status,
     clear,
     find_complete,
     hashes,
@@ -24,6 +25,7 @@ from deqcli.runs.folder import (
     read_manifest,
     write_manifest,
 )  # fmt: skip
+from deqcli.runs.signals import StopSignals
 from deqcli.sweep.local import CellEnd, LocalExecutor, OnEnd, OnProgress
 from deqcli.sweep.merge import merge
 
@@ -56,11 +58,12 @@ class SweepEnd:
     folder: Path
     ends: list[CellEnd]
     kept: int
+    figures: list[Path]
 
     @property
     def failed(self) -> list[CellEnd]:
-        """The cells that failed."""
-        return [end for end in self.ends if end.status == FAILED]
+        """The cells that are not complete."""
+        return [end for end in self.ends if end.status != COMPLETE]
 
 
 def sweep_folder(out: Path, recipe: Recipe) -> Path:
@@ -71,26 +74,30 @@ def sweep_folder(out: Path, recipe: Recipe) -> Path:
 def sweep(recipe: Recipe, out: Path, options: SweepOptions) -> SweepEnd:
     """Run every cell that is not complete, merge the tables, draw the figures.
 
-    Raises: Interrupted (what is complete stays so), CorruptArtefact, FolderInUse, OSError.
+    Raises: Refused (data, executor), Interrupted (what is complete stays so), CorruptArtefact, FolderInUse, OSError.
     """
     folder, cells = sweep_folder(out, recipe), recipe.cells()
+    if options.executor not in EXECUTORS:
+        raise Refused(f"--executor {options.executor}: there is {', '.join(EXECUTORS)}")
     read_manifest(folder, "sweep", recipe.sweep_id)
     ended = {cell.run_id: end for cell in cells if (end := _already(out, cell)) is not None}
     kept = sum(end.status == COMPLETE for end in ended.values())
-    with locked(folder):
+    if len(ended) < len(cells):
+        recipe.data.load()  # refused once, and not by every worker
+    with StopSignals().installed(), locked(folder):
         clear(folder, [])
         files.replace_text(folder / files.RECIPE, files.recipe_text(recipe))
         _note(folder, recipe, RUNNING)
         try:
             _compute([cell for cell in cells if cell.run_id not in ended], out, options, ended)
+            ends = [ended[cell.run_id] for cell in cells]
+            tables, figures = merge(out, folder, ends), options.finish(folder)
         except Interrupted:
             _note(folder, recipe, INTERRUPTED)
             raise
-        ends = [ended[cell.run_id] for cell in cells]
-        written = [files.RECIPE, *merge(out, folder, ends), *options.finish(folder)]
-        status = FAILED if any(end.status == FAILED for end in ends) else COMPLETE
-        _note(folder, recipe, status, hashes(folder, written))
-    return SweepEnd(folder, ends, kept)
+        status: Status = COMPLETE if all(end.status == COMPLETE for end in ends) else FAILED
+        _note(folder, recipe, status, hashes(folder, [files.RECIPE, *tables, *figures]))
+    return SweepEnd(folder, ends, kept, [folder / name for name in figures])
 
 
 def _already(out: Path, cell: RunSpec) -> CellEnd | None:
@@ -101,10 +108,12 @@ def _already(out: Path, cell: RunSpec) -> CellEnd | None:
         return CellEnd(cell, FAILED, str(error), error.exit_code)
 
 
-def _note(folder: Path, recipe: Recipe, status: str, digests: dict[str, str] | None = None) -> None:
-    manifest: Manifest = {"format": 1, "kind": "sweep", "id": recipe.sweep_id, "recipe": recipe.name}
+def _note(folder: Path, recipe: Recipe, status: Status, digests: dict[str, str] | None = None) -> None:
     cells = [cell.run_id for cell in recipe.cells()]
-    write_manifest(folder, manifest | {"status": status, "cells": cells, "files": digests or {}})
+    manifest = Manifest(
+        kind="sweep", id=recipe.sweep_id, recipe=recipe.name, status=status, cells=cells, files=digests or {}
+    )
+    write_manifest(folder, manifest)
 
 
 def _compute(cells: list[RunSpec], out: Path, options: SweepOptions, ended: dict[str, CellEnd]) -> None:
@@ -125,8 +134,7 @@ def _compute(cells: list[RunSpec], out: Path, options: SweepOptions, ended: dict
 
 def share(cells: Sequence[RunSpec], options: SweepOptions) -> tuple[int, int]:
     """(workers, threads of each; 0: by the width): no more threads than cores, no more runs than memory holds."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     fitting = max(1, machine_memory() // max(spec_bytes(cell) for cell in cells))
     on_gpu = options.device.startswith(("cuda", "mps")) or (options.device == "auto" and NVIDIA.exists())
-    jobs = options.jobs or min(1 if on_gpu else cores, len(cells), fitting)
-    return jobs, max(1, cores // jobs) if jobs > 1 else 0
+    jobs = options.jobs or min(1 if on_gpu else cores(), len(cells), fitting)
+    return jobs, max(1, cores() // jobs) if jobs > 1 else 0

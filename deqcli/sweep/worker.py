@@ -17,8 +17,11 @@ import traceback
 from pathlib import Path
 from typing import IO
 
-from deqcli.errors import DeqcliError, Interrupted, refused_by_system
+from pydantic import ValidationError
+
+from deqcli.errors import Interrupted, as_refusal
 from deqcli.recipe.schema import RunSpec
+from deqcli.runs.folder import COMPLETE, FAILED, INTERRUPTED
 
 REPORT_EVERY = 0.2
 """Seconds between progress events."""
@@ -39,7 +42,7 @@ class Events:
         now = time.monotonic()
         if now - self._last >= REPORT_EVERY:
             self._last = now
-            self.send("progress", run_id=spec.run_id, step=step, loss=loss)
+            self.send("progress", step=step, loss=loss)
 
 
 def main(arguments: list[str]) -> None:
@@ -50,7 +53,7 @@ def main(arguments: list[str]) -> None:
     cells: queue.Queue[str] = queue.Queue()
     threading.Thread(target=_listen, args=(cells,), daemon=True).start()
 
-    while _compute(RunSpec.model_validate_json(cells.get()), out, device, threads, events):
+    while _compute(cells.get(), out, device, threads, events):
         pass
 
 
@@ -60,26 +63,24 @@ def _listen(cells: queue.Queue[str]) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _compute(spec: RunSpec, out: Path, device: str, threads: int | None, events: Events) -> bool:
+def _compute(cell: str, out: Path, device: str, threads: int | None, events: Events) -> bool:
     """Run one cell and say how it ended; False after a signal."""
     from deqcli.runs.device import Execution
     from deqcli.runs.run import run
 
     try:
-        run(spec, out, Execution(device, threads), report=events.progress)
+        run(RunSpec.model_validate_json(cell), out, Execution(device, threads), report=events.progress)
     except Interrupted as stop:
-        events.send("interrupted", run_id=spec.run_id, error=str(stop))
+        events.send(INTERRUPTED, error=str(stop), exit_code=stop.exit_code)
         return False
-    except OSError as error:
-        refusal = refused_by_system(error, "write the run")
-        events.send("failed", run_id=spec.run_id, error=str(refusal), exit_code=refusal.exit_code)
-    except DeqcliError as error:
-        events.send("failed", run_id=spec.run_id, error=str(error), exit_code=error.exit_code)
+    except ValidationError as error:  # it was valid in the driver: its file has gone or changed since
+        events.send(FAILED, error=f"the recipe is refused by now: {error.errors()[0]['msg']}", exit_code=2)
     except Exception as error:
         traceback.print_exc()
-        events.send("failed", run_id=spec.run_id, error=f"a bug in deqcli: {error!r}", exit_code=1)
+        refusal = as_refusal(error)
+        events.send(FAILED, error=str(refusal), exit_code=refusal.exit_code)
     else:
-        events.send("complete", run_id=spec.run_id)
+        events.send(COMPLETE)
     return True
 
 

@@ -24,14 +24,14 @@ PRINTED_FACTOR, PROVED_FACTOR = 4.0, 8.0
 class Certificate:
     """One inequality, always read lhs >= rhs (or lhs > rhs where `strict`).
 
-    `limit` is what slack tends to as the width grows, None where width does not enter; `rhs` is None where no right
-    side exists.
+    `limit` is what slack tends to as the width grows, None where width does not enter; a side is None where it does
+    not exist.
     `about_a_limit` marks a comparison with an infinite-width limit, which finite widths may miss on either side.
     """
 
     name: str
     source: str
-    lhs: float
+    lhs: float | None
     rhs: float | None
     limit: float | None
     strict: bool = False
@@ -40,12 +40,14 @@ class Certificate:
     @property
     def slack(self) -> float | None:
         """Lhs / rhs: at least 1 where the inequality holds."""
-        return self.lhs / self.rhs if self.rhs else None
+        return self.lhs / self.rhs if self.lhs is not None and self.rhs else None
 
     @property
     def holds(self) -> bool:
-        """The verdict; a missing right side holds for nothing."""
-        return self.rhs is not None and (self.lhs > self.rhs if self.strict else self.lhs >= self.rhs)
+        """The verdict; an inequality with a side missing does not hold."""
+        if self.lhs is None or self.rhs is None:
+            return False
+        return self.lhs > self.rhs if self.strict else self.lhs >= self.rhs
 
     @property
     def repaired_by_width(self) -> bool:
@@ -96,7 +98,7 @@ class Statement:
 
     initial: Initial
     delta: float | None
-    learning_rate: float
+    learning_rate: float | None
 
     @property
     def limit_gap(self) -> float:
@@ -104,9 +106,14 @@ class Statement:
         return 1 - self.initial.scales.spectral_norm_limit
 
     @property
+    def limit_well_posed(self) -> bool:
+        """Whether the infinitely wide network is well-posed, with lambda_* > 0."""
+        return self.limit_gap > 0 and self.initial.lambda_star > 0
+
+    @property
     def limit_of_growing(self) -> float:
-        """The limit of a slack that grows like sqrt(m) where the limit network is well-posed and lambda_* > 0."""
-        return math.inf if self.limit_gap > 0 and self.initial.lambda_star > 0 else 0.0
+        """The limit of a slack that grows like sqrt(m) where the limit is well-posed."""
+        return math.inf if self.limit_well_posed else 0.0
 
 
 def rhs_7(initial: Initial, delta: float) -> float:
@@ -134,18 +141,19 @@ def best_delta(initial: Initial) -> float | None:
     meets the lower of the others, or at its own maximum if it has not met them by then.
     """
     room = 1 - initial.spectral_norm_upper
-    if room <= 0:
+    lambda_0 = initial.lambda_0_lower
+    if room <= 0 or lambda_0 is None:
         return None
-    if initial.lambda_0_lower == 0 or initial.norm_e == 0:
+    if lambda_0 == 0 or initial.norm_e == 0:
         return room / 2
 
     def log_slack_7(log_delta: float) -> float:
-        return math.log(initial.lambda_0_lower) - math.log(rhs_7(initial, math.exp(log_delta)))
+        return math.log(lambda_0) - math.log(rhs_7(initial, math.exp(log_delta)))
 
     def excess(log_delta: float) -> float:
         delta = math.exp(log_delta)
-        slack_8 = 1.5 * math.log(initial.lambda_0_lower) - math.log(rhs_8(initial, delta))
-        slack_9 = math.log(initial.lambda_0_lower) - math.log(rhs_9(initial, delta, PROVED_FACTOR))
+        slack_8 = 1.5 * math.log(lambda_0) - math.log(rhs_8(initial, delta))
+        slack_9 = math.log(lambda_0) - math.log(rhs_9(initial, delta, PROVED_FACTOR))
         return log_slack_7(log_delta) - min(slack_8, slack_9)
 
     lowest, highest = math.log(room * SMALLEST_DELTA), math.log(room) - 1e-9
@@ -213,7 +221,7 @@ def theorem_2(s: Statement) -> Certificate:
     lambda_0/m tends to lambda_*, so the slack tends to 2.
     """
     rhs = s.initial.width * s.initial.lambda_star / 2
-    limit = 2.0 if s.limit_of_growing else 0.0
+    limit = 2.0 if s.limit_well_posed else 0.0
     return Certificate("theorem_2", f"{PAPER}, Theorem 2", s.initial.lambda_0_lower, rhs, limit, strict=True)
 
 
@@ -225,11 +233,11 @@ def condition_1_eq_7(s: Statement) -> Certificate:
 
 def condition_1_eq_8(s: Statement) -> Certificate:
     """lambda_0^(3/2) >= 4 (2 + sqrt2)/rho_a (c_w^2 + c_u^2) ||X||_F^2 ||e(0)||."""
-    rhs = None if s.delta is None else rhs_8(s.initial, s.delta)
+    rhs, lambda_0 = None if s.delta is None else rhs_8(s.initial, s.delta), s.initial.lambda_0_lower
     return Certificate(
         "condition_1_eq_8",
         f"{PAPER}, eq. 8",
-        s.initial.lambda_0_lower * math.sqrt(s.initial.lambda_0_lower),
+        lambda_0 and lambda_0 * math.sqrt(lambda_0),
         rhs,
         s.limit_of_growing,
     )
@@ -280,7 +288,7 @@ CERTIFICATES: tuple[Callable[[Statement], Certificate], ...] = (
 )
 
 
-def certify(initial: Initial, learning_rate: float) -> list[Certificate]:
-    """Every certificate of a draw, Condition 1 at its best delta."""
+def certify(initial: Initial, learning_rate: float | None) -> list[Certificate]:
+    """Every certificate of a draw, Condition 1 at its best delta; (10) has no right side without a learning rate."""
     statement = Statement(initial, best_delta(initial), learning_rate)
     return [certificate(statement) for certificate in CERTIFICATES]

@@ -10,8 +10,16 @@ from jaxtyping import Float
 from torch import Tensor
 
 from deqcli.deq.network import Component, Network, Params
+from deqcli.deq.precision import UNIT_ROUNDOFF, to_float64
 from deqcli.deq.solvers import Status, error_bound, frobenius_norms
-from deqcli.deq.spectral import UNIT_ROUNDOFF, gram, least_eigenvalue, spectral_norm, spectral_norm_upper
+from deqcli.deq.spectral import (
+    gram,
+    gram_least_eigenvalue,
+    gram_rounding,
+    least_eigenvalue,
+    spectral_norm,
+    spectral_norm_upper,
+)  # fmt: skip
 from deqcli.errors import NumericalFailure
 from deqcli.theory.ntk import empirical_ntk
 from deqcli.theory.population import population_gram
@@ -51,7 +59,7 @@ class Initial:
     largest_cosine: float
     norm_e: float
     lambda_0: float
-    lambda_0_lower: float
+    lambda_0_lower: float | None
     lambda_star: float
     error_bound: float | None
     kernel: KernelPrediction
@@ -71,16 +79,14 @@ def measure_initial(
     Shapes: X (d, n), y (n,). Source: Ling et al. 2023, sections 2 and 3.
     Raises: NumericalFailure where the equilibrium or its adjoint cannot be solved to 1e-13.
     """
-    device = X.device if X.device.type != "mps" else torch.device("cpu")
-    X, y = X.to(device, torch.float64), y.to(device, torch.float64)
-    params = Params(*(p.to(device, torch.float64) for p in (params.W, params.U, params.a)))
+    params = Params(*(to_float64(each) for each in (params.W, params.U, params.a)))
+    X, y = (to_float64(each).to(params.W.device) for each in (X, y))
     network, residual = _solve(params, X, component)
     norm, _ = spectral_norm(params.W, tolerance=LANCZOS_TOLERANCE)
     norm_u, _ = spectral_norm(params.U, tolerance=LANCZOS_TOLERANCE)
     upper = spectral_norm_upper(params.W, norm)
     G, e = gram(network.Z), network.prediction_error(y)
     lengths = torch.linalg.vector_norm(X, dim=0)
-    lambda_0 = least_eigenvalue(G) if X.shape[1] <= params.W.shape[0] else 0.0
     bound = error_bound(residual, component.activation.lipschitz * upper, _worst_rounding(network))
     return Initial(
         scales=scales,
@@ -94,11 +100,11 @@ def measure_initial(
         norm_deviation=float((lengths / X.shape[0] ** 0.5 - 1).abs().max()),
         largest_cosine=_largest_cosine(X / lengths),
         norm_e=float(torch.linalg.vector_norm(e)),
-        lambda_0=lambda_0,
-        lambda_0_lower=_least_eigenvalue_lower(lambda_0, float(G.trace()), network.Z.shape, bound),
+        lambda_0=gram_least_eigenvalue(network.Z, G),
+        lambda_0_lower=None if bound is None else _least_eigenvalue_lower(network.Z, G, bound),
         lambda_star=least_eigenvalue(population_gram(X, scales.sigma_w_sq, component.activation)),
         error_bound=bound,
-        kernel=KernelPrediction.of(empirical_ntk(network, G), e),
+        kernel=KernelPrediction.of(empirical_ntk(network, G, gram(X)), e),
     )
 
 
@@ -133,17 +139,15 @@ def _absolute_norm(W: Tensor) -> float:
     return math.sqrt(columns) * math.sqrt(rows)
 
 
-def _least_eigenvalue_lower(computed: float, trace: float, shape: torch.Size, error: float | None) -> float:
-    """A lower bound of lambda_min(Z*^T Z*), given that of the computed Gram matrix of the computed Z (m, n).
+def _least_eigenvalue_lower(Z: Tensor, G: Tensor, error: float) -> float:
+    """A lower bound of lambda_min(Z*^T Z*), from the computed Z (m, n), its G, and error >= ||Z - Z*||_F / ||Z||_F.
 
-    Subtracted: the rounding of the product, m u tr G; the backward error of the eigensolver, 2 n u tr G; and what the
-    error of Z moves, 2 sqrt(lambda tr G) err + err^2 tr G, err the bound on ||Z - Z*||_F / ||Z||_F. Where
-    ||W(0)||_2 >= 1 there is no such bound, and the last part is left out. Source: Weyl's inequalities.
+    Subtracted: what rounding moves (`gram_rounding`), and 2 sqrt(lambda tr G) error + error^2 tr G for that of Z.
+    Source: Weyl's inequality, for eigenvalues and for singular values.
     """
-    m, n = shape
-    err = error or 0.0
-    moved = 2 * math.sqrt(computed * trace) * err + err**2 * trace
-    return max(computed - (m + 2 * n) * UNIT_ROUNDOFF * trace - moved, 0.0)
+    computed, trace = gram_least_eigenvalue(Z, G), float(G.trace())
+    moved = 2 * math.sqrt(computed * trace) * error + error**2 * trace
+    return max(computed - gram_rounding(Z, G) - moved, 0.0)
 
 
 def _largest_cosine(directions: Tensor) -> float:
