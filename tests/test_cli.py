@@ -332,3 +332,28 @@ def test_dry_run_looks_at_the_data() -> None:
         code, _, err = call(command, "small.yaml", "data={kind: file, path: x.csv}", "--dry-run")
         assert code == 2
         assert "row 0 (line 2) and row 1 (line 3) are parallel" in err
+
+
+def test_a_learning_rate_beyond_float32_is_a_mistake() -> None:
+    code, _, err = call("train", "small.yaml", "train.dtype=float32", "train.learning_rate=1e39")
+    assert code == 2
+    assert "command line:2:21: train.learning_rate: must be at most 3.4028234663852886e+38, the largest float32" in err
+    assert call("train", "small.yaml", "train.learning_rate=1e39")[0] == 3
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("arguments", ["--help", "--version", "recipes list", "recipes list --json", "env --json"])
+def test_a_full_standard_output_exits_with_5(arguments: str) -> None:
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "deqcli", *arguments.split()]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 5
+    assert done.stderr.count("No space left on device") == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_nobody_reading_on_is_no_error() -> None:
+    command = f"{sys.executable} -m deqcli check-init small.yaml | head -1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert done.stdout.splitlines()[-1] == "0"
+    assert done.stderr == ""

@@ -505,7 +505,7 @@ EVERYTHING = [
 
 
 NAMES = ["5", "1e3", "010", "0x1f", "0o17", "null", "true", "yes", "1.5", "2024-01-01", "1_0"]
-RATES = [5e-324, 1e-300, 1e-5, 0.1 + 0.2, 1 / 3, 123456789.0, 1e16, 1e22, 1.7976931348623157e308]
+RATES = [5e-324, 1e-300, 1e-5, 0.1 + 0.2, 1 / 3, 123456789.0, 1e16, 1e22, 3.4028234663852886e38]
 CHANGED = [*CHANGES, *(f"name='{name}'" for name in NAMES), *(f"train.learning_rate={rate!r}" for rate in RATES)]
 
 

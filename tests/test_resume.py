@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -236,3 +237,15 @@ def test_a_signal_in_the_last_step_is_heard_although_the_run_is_complete(tmp_pat
     with pytest.raises(Interrupted, match="when the run was complete"):
         run(spec, tmp_path, CPU, report=signal_at(20, signal.SIGINT))  # type: ignore[arg-type]
     assert not run(spec, tmp_path, CPU).computed
+
+
+@pytest.mark.parametrize("status", ["complete", "interrupted"])
+def test_a_manifest_altered_by_hand_is_not_believed(tmp_path: Path, status: str) -> None:
+    spec = small(tmp_path)
+    folder = interrupted(spec, tmp_path, 9) if status == "interrupted" else run(spec, tmp_path, CPU).folder
+    path = folder / "manifest.json"
+    forged = re.sub(r'"threads": ?1', '"threads": 3', path.read_text())
+    assert forged != path.read_text()
+    path.write_text(forged)
+    with pytest.raises(CorruptArtefact, match=r"manifest\.json is not what was written"):
+        run(spec, tmp_path, CPU)

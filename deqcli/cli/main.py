@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from types import FrameType
 from typing import Annotated, NoReturn
 
@@ -14,6 +15,7 @@ from deqcli.cli import recipes
 from deqcli.cli.check_init import check_init
 from deqcli.cli.sweep_width import sweep_width
 from deqcli.cli.train import train
+from deqcli.errors import SystemRefused, as_refusal
 
 SHOW_CURSOR = b"\x1b[?25h"
 
@@ -73,4 +75,23 @@ def main() -> None:
     """Run the command line; SIGTERM and Ctrl-C end it from the first moment on, imports included."""
     for signum in (signal.SIGINT, signal.SIGTERM):
         signal.signal(signum, _leave)
-    app()
+    try:
+        app()
+    except SystemExit as end:
+        os._exit(_flushed(int(end.code or 0)))
+    except OSError as error:  # help or a version that standard output did not take
+        os.write(2, f"{as_refusal(error)}\n".encode())
+        os._exit(SystemRefused.exit_code)
+
+
+def _flushed(code: int) -> int:
+    """The exit code, once everything printed has left: a full disk is the system's refusal, a closed pipe is none."""
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except BrokenPipeError:
+        return code
+    except OSError as error:
+        os.write(2, f"{as_refusal(error)}\n".encode())
+        return code or SystemRefused.exit_code
+    return code

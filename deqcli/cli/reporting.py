@@ -6,7 +6,7 @@ import os
 import shlex
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
@@ -46,7 +46,8 @@ def reporting(screen: Screen, resumable: bool = False) -> Iterator[None]:
 def _leave(screen: Screen, code: int, sentence: str, mistakes: list[dict[str, Any]] | None = None) -> NoReturn:
     screen.complain(sentence)
     listed = {} if mistakes is None else {"mistakes": mistakes}
-    screen.document({"status": "error", "exit_code": code, "error": sentence, **listed})
+    with suppress(OSError):  # standard output may be what failed
+        screen.document({"status": "error", "exit_code": code, "error": sentence, **listed})
     raise typer.Exit(code)
 
 

@@ -49,7 +49,7 @@ def read_npz(path: Path) -> Samples:
         with path.open("rb") as content, np.load(content, allow_pickle=False) as archive:
             X, y = np.asarray(archive["X"]), np.asarray(archive["y"])
     except Exception as error:  # numpy, zipfile and zlib document no set of what a damaged file raises
-        reason = " ".join(str(error).split())[:LONGEST_REASON]
+        reason = "it holds Python objects" if "pickle" in str(error) else " ".join(str(error).split())[:LONGEST_REASON]
         raise Refused(f"{path}: not an NPZ file with plain arrays X and y ({reason})") from None
     if not (X.ndim == 2 and X.size and y.shape == X.shape[:1]):
         raise Refused(f"{path}: X must be (num_samples, input_dim) and y (num_samples,), got {X.shape} and {y.shape}")

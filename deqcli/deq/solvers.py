@@ -6,6 +6,7 @@ To add one, write a subclass of `Solver` and name it in `SolverOptions`.
 from __future__ import annotations
 
 import math
+import sys
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ Map = Callable[["Tensor", "Tensor"], None]
 AUTO_TOLERANCE = {"float32": 1e-6, "float64": 1e-12}
 SAFE_NORM = 1e-12
 """Above it, squares that underflow in float32 (below 1e-38 each) do not matter."""
+LARGEST = {"float32": (2 - 2.0**-23) * 2.0**127, "float64": sys.float_info.max}
 ROUNDING = {"float32": 2.0**-23, "float64": 2.0**-52}
 
 Tolerance = Literal["auto"] | Annotated[float, Field(gt=0, lt=1)]

@@ -15,7 +15,7 @@ from pydantic_core import PydanticCustomError
 from deqcli.data.kinds import DataOptions
 from deqcli.deq.activations import ACTIVATIONS
 from deqcli.deq.initialisation import INITIALISATIONS
-from deqcli.deq.solvers import ROUNDING, Picard, SolverOptions
+from deqcli.deq.solvers import LARGEST, ROUNDING, Picard, SolverOptions
 from deqcli.options import Contradiction, Count, Options, Positive, Seed
 
 MOST_CELLS = 100_000
@@ -155,6 +155,7 @@ def contradictions(recipe: Recipe) -> Iterator[Contradiction]:
         for found in getattr(recipe, section).contradictions():
             yield Contradiction(tuple(f"{section}.{key}" for key in found.keys), found.message)
     yield from _unreachable_tolerance(recipe)
+    yield from _unrepresentable_rate(recipe)
     if recipe.train.learning_rate == "theorem":
         yield from _theorem_without_hypotheses(recipe)
 
@@ -166,6 +167,13 @@ def _unreachable_tolerance(recipe: Recipe) -> Iterator[Contradiction]:
             ("solver.tolerance", "train.dtype"),
             f"must be at least {ROUNDING[dtype]!r}, what {dtype} can resolve, got {tolerance!r}",
         )
+
+
+def _unrepresentable_rate(recipe: Recipe) -> Iterator[Contradiction]:
+    dtype, rate = recipe.train.dtype, recipe.train.learning_rate
+    if isinstance(rate, float) and rate > LARGEST[dtype]:
+        message = f"must be at most {LARGEST[dtype]!r}, the largest {dtype}, got {rate!r}"
+        yield Contradiction(("train.learning_rate", "train.dtype"), message)
 
 
 def _theorem_without_hypotheses(recipe: Recipe) -> Iterator[Contradiction]:

@@ -16,7 +16,7 @@ from deqcli.deq.network import Component, Params
 from deqcli.errors import NumericalFailure
 from deqcli.recipe.schema import RunSpec
 from deqcli.runs.checkpoint import Checkpoint
-from deqcli.theory.certificates import best_delta, theorem_rate
+from deqcli.theory.certificates import safe_theorem_rate
 from deqcli.theory.initial import Initial, Scales, measure_initial
 from deqcli.theory.prediction import KernelPrediction
 
@@ -63,7 +63,7 @@ def learning_rate(spec: RunSpec, initial: Initial) -> float:
         return initial.kernel.auto_rate
     if wanted != "theorem":
         return wanted
-    bound = theorem_rate(initial, best_delta(initial))
+    bound = safe_theorem_rate(initial)
     if bound is None:
         raise NumericalFailure(
             "train.learning_rate: theorem needs ||W(0)||_2 < 1 and lambda_0 > 0; this draw has ||W(0)||_2 <= "

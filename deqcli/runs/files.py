@@ -30,8 +30,10 @@ def replace_file(path: Path, write: Callable[[Path], None]) -> None:
             os.fsync(file.fileno())
         beside.chmod(0o666 & ~_umask())  # safetensors makes its files private
         beside.replace(path)
-    except BaseException:
+    except BaseException as error:
         beside.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            error.filename = error.filename or str(path)  # a full disk does not say which file it was
         raise
     folder = os.open(path.parent, os.O_RDONLY)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
@@ -41,6 +42,7 @@ class Manifest(BaseModel):
     threads: int = 0
     versions: dict[str, str] = {}
     git: str | None = None
+    seal: str = ""
     changed: list[str] = []
     """Of device, threads and versions, what was other when the run was resumed: its last bits may differ."""
 
@@ -98,6 +100,8 @@ def read_manifest(folder: Path, kind: str, identity: str) -> Manifest | None:
     except ValidationError as error:
         why = error.errors()[0]["msg"]
         raise CorruptArtefact(f"{path} is damaged ({why}); move {folder} away to compute it anew") from None
+    if manifest.seal != _seal(manifest):
+        raise CorruptArtefact(f"{path} is not what was written; move {folder} away to compute it anew")
     if (manifest.kind, manifest.id) != (kind, identity):
         raise CorruptArtefact(f"{folder} belongs to something else ({manifest.kind} {manifest.id})")
     return manifest
@@ -119,8 +123,14 @@ def _is_trace(name: str) -> bool:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write the manifest in one move."""
-    replace_text(folder / MANIFEST, manifest.model_dump_json(indent=1) + "\n")
+    """Write the manifest in one move, sealed."""
+    sealed = manifest.model_copy(update={"seal": _seal(manifest)})
+    replace_text(folder / MANIFEST, sealed.model_dump_json(indent=1) + "\n")
+
+
+def _seal(manifest: Manifest) -> str:
+    """The SHA-256 of what a manifest says."""
+    return hashlib.sha256(manifest.model_dump_json(exclude={"seal"}).encode()).hexdigest()
 
 
 def hashes(folder: Path, names: Sequence[str]) -> dict[str, str]:

@@ -144,7 +144,8 @@ class Trainer:
         if self.baseline is None:
             return (
                 f"The draw itself is at fault: use a smaller model.sigma_w_sq (now {self.spec.model.sigma_w_sq:g}; "
-                "below 0.125 wide draws contract), or more solver.max_iterations where the residual was falling."
+                "below 0.125 wide draws contract), a model.readout_scale nearer 1 where something overflowed, or more "
+                "solver.max_iterations where the residual was falling."
             )
         return f"{_smaller_rate(self.baseline)}, or more solver.max_iterations where the residual was falling."
 

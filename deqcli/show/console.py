@@ -65,7 +65,10 @@ class Screen:
             table.add_column(escape(column), justify="left" if index == 0 else "right", overflow="fold")
         for row in rows:
             table.add_row(*(escape(number(value, digits)) for value in row))
-        _console(sys.stdout).print(table)
+        console = _console(sys.stdout)
+        with console.capture() as printed:  # rich would end the program itself where nobody reads on
+            console.print(table)
+        print(printed.get(), end="")
 
     def document(self, content: Mapping[str, Any]) -> None:
         """The one JSON document of --json."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.optimize import brentq, minimize_scalar
@@ -24,6 +24,7 @@ PRINTED_FACTOR, PROVED_FACTOR = 4.0, 8.0
 class Certificate:
     """One inequality, always read lhs >= rhs (or lhs > rhs where `strict`).
 
+    The sides are as computed; `safe` is the same inequality with bounds on the safe side, on which the verdict rests.
     `limit` is what slack tends to as the width grows, None where width does not enter; a side is None where it does
     not exist.
     `about_a_limit` marks a comparison with an infinite-width limit, which finite widths may miss on either side.
@@ -36,6 +37,7 @@ class Certificate:
     limit: float | None
     strict: bool = False
     about_a_limit: bool = False
+    safe: Certificate | None = None
 
     @property
     def slack(self) -> float | None:
@@ -44,7 +46,9 @@ class Certificate:
 
     @property
     def holds(self) -> bool:
-        """The verdict; an inequality with a side missing does not hold."""
+        """The verdict, proved up to the roundings bounded; an inequality with a side missing does not hold."""
+        if self.safe is not None:
+            return self.safe.holds
         if self.lhs is None or self.rhs is None:
             return False
         return self.lhs > self.rhs if self.strict else self.lhs >= self.rhs
@@ -71,7 +75,7 @@ class Certificate:
 class Constants:
     """c_w = rho_u rho_a/(1 - rho_w)^2, c_u = rho_a/(1 - rho_w), c_a = rho_u/(1 - rho_w) at a radius delta.
 
-    rho_. = ||.(0)|| + delta, with upper bounds in place of the norms of W and U. Source: Ling et al. 2023, section 3.1.
+    rho_. = ||.(0)|| + delta. Source: Ling et al. 2023, section 3.1.
     """
 
     rho_a: float
@@ -87,8 +91,8 @@ class Constants:
     @classmethod
     def at(cls, initial: Initial, delta: float) -> Constants:
         """The constants at radius delta, 0 < delta < 1 - ||W(0)||."""
-        gap = 1 - initial.spectral_norm_upper - delta
-        rho_u, rho_a = initial.spectral_norm_upper_u + delta, initial.norm_a + delta
+        gap = 1 - initial.spectral_norm - delta
+        rho_u, rho_a = initial.spectral_norm_u + delta, initial.norm_a + delta
         return cls(rho_a, rho_u * rho_a / gap / gap, rho_a / gap, rho_u / gap)
 
 
@@ -140,20 +144,19 @@ def best_delta(initial: Initial) -> float | None:
     The slack of (7) rises to one maximum and falls; those of (8) and (9) fall. So the best delta is where the first
     meets the lower of the others, or at its own maximum if it has not met them by then.
     """
-    room = 1 - initial.spectral_norm_upper
-    lambda_0 = initial.lambda_0_lower
-    if room <= 0 or lambda_0 is None:
+    room = 1 - initial.spectral_norm
+    if room <= 0:
         return None
-    if lambda_0 == 0 or initial.norm_e == 0:
+    if initial.lambda_0 == 0 or initial.norm_e == 0:
         return room / 2
 
     def log_slack_7(log_delta: float) -> float:
-        return math.log(lambda_0) - math.log(rhs_7(initial, math.exp(log_delta)))
+        return math.log(initial.lambda_0) - math.log(rhs_7(initial, math.exp(log_delta)))
 
     def excess(log_delta: float) -> float:
         delta = math.exp(log_delta)
-        slack_8 = 1.5 * math.log(lambda_0) - math.log(rhs_8(initial, delta))
-        slack_9 = math.log(lambda_0) - math.log(rhs_9(initial, delta, PROVED_FACTOR))
+        slack_8 = 1.5 * math.log(initial.lambda_0) - math.log(rhs_8(initial, delta))
+        slack_9 = math.log(initial.lambda_0) - math.log(rhs_9(initial, delta, PROVED_FACTOR))
         return log_slack_7(log_delta) - min(slack_8, slack_9)
 
     lowest, highest = math.log(room * SMALLEST_DELTA), math.log(room) - 1e-9
@@ -171,15 +174,28 @@ def best_delta(initial: Initial) -> float | None:
 def theorem_rate(initial: Initial, delta: float | None) -> float | None:
     """The bound of (10): min(2/lambda_0, 2 (c_w^2 + c_u^2)/((c_w^2 + c_u^2 + c_a^2)^2 ||X||_F^2)) at radius delta.
 
-    A learning rate must stay below it. None where ||W(0)|| >= 1 or lambda_0 = 0. The second term decides: with
+    A learning rate must stay below it. None where ||W(0)|| >= 1. The second term decides: with
     lambda_0 <= rho_u^2 ||X||_F^2 / (n (1 - rho_w)^2) it is at most 1/(2 n lambda_0).
     Source: Ling et al. 2023, eq. 10.
     """
-    if delta is None or initial.lambda_0_lower == 0:
+    if delta is None:
         return None
     c = Constants.at(initial, delta)
     total = c.hidden + c.c_a * c.c_a
-    return min(2 / initial.lambda_0, 2 * (c.hidden / total) / total / initial.norm_x**2)
+    first = 2 / initial.lambda_0 if initial.lambda_0 > 0 else math.inf
+    return min(first, 2 * (c.hidden / total) / total / initial.norm_x**2)
+
+
+def _on_the_safe_side(initial: Initial) -> tuple[Initial, float | None]:
+    """The draw by its bounds, and the delta of its values, None where the bounds leave no room for it."""
+    safe, delta = initial.on_the_safe_side(), best_delta(initial)
+    return safe, delta if delta is not None and safe.spectral_norm + delta < 1 else None
+
+
+def safe_theorem_rate(initial: Initial) -> float | None:
+    """The bound of (10) on the safe side; None where ||W(0)|| >= 1 or lambda_0 > 0 is not sure."""
+    safe, delta = _on_the_safe_side(initial)
+    return theorem_rate(safe, delta) if safe.lambda_0 > 0 else None
 
 
 def assumption_1(s: Statement) -> Certificate:
@@ -222,22 +238,22 @@ def theorem_2(s: Statement) -> Certificate:
     """
     rhs = s.initial.width * s.initial.lambda_star / 2
     limit = 2.0 if s.limit_well_posed else 0.0
-    return Certificate("theorem_2", f"{PAPER}, Theorem 2", s.initial.lambda_0_lower, rhs, limit, strict=True)
+    return Certificate("theorem_2", f"{PAPER}, Theorem 2", s.initial.lambda_0, rhs, limit, strict=True)
 
 
 def condition_1_eq_7(s: Statement) -> Certificate:
     """lambda_0 >= (4/delta) max(c_w, c_u, c_a) ||X||_F ||e(0)||."""
     rhs = None if s.delta is None else rhs_7(s.initial, s.delta)
-    return Certificate("condition_1_eq_7", f"{PAPER}, eq. 7", s.initial.lambda_0_lower, rhs, s.limit_of_growing)
+    return Certificate("condition_1_eq_7", f"{PAPER}, eq. 7", s.initial.lambda_0, rhs, s.limit_of_growing)
 
 
 def condition_1_eq_8(s: Statement) -> Certificate:
     """lambda_0^(3/2) >= 4 (2 + sqrt2)/rho_a (c_w^2 + c_u^2) ||X||_F^2 ||e(0)||."""
-    rhs, lambda_0 = None if s.delta is None else rhs_8(s.initial, s.delta), s.initial.lambda_0_lower
+    rhs, lambda_0 = None if s.delta is None else rhs_8(s.initial, s.delta), s.initial.lambda_0
     return Certificate(
         "condition_1_eq_8",
         f"{PAPER}, eq. 8",
-        lambda_0 and lambda_0 * math.sqrt(lambda_0),
+        lambda_0 * math.sqrt(lambda_0),
         rhs,
         s.limit_of_growing,
     )
@@ -253,7 +269,7 @@ def _eq_9(s: Statement, name: str, source: str, factor: float) -> Certificate:
     rhs = None if s.delta is None else rhs_9(s.initial, s.delta, factor)
     ratio = max(s.limit_gap, 0.0) ** 2 / s.initial.scales.readout_scale
     limit = s.initial.lambda_star / (2 * factor * s.initial.num_samples) * ratio * ratio
-    return Certificate(name, source, s.initial.lambda_0_lower, rhs, limit)
+    return Certificate(name, source, s.initial.lambda_0, rhs, limit)
 
 
 def condition_1_eq_9(s: Statement) -> Certificate:
@@ -290,5 +306,6 @@ CERTIFICATES: tuple[Callable[[Statement], Certificate], ...] = (
 
 def certify(initial: Initial, learning_rate: float | None) -> list[Certificate]:
     """Every certificate of a draw, Condition 1 at its best delta; (10) has no right side without a learning rate."""
-    statement = Statement(initial, best_delta(initial), learning_rate)
-    return [certificate(statement) for certificate in CERTIFICATES]
+    plain = Statement(initial, best_delta(initial), learning_rate)
+    careful = Statement(*_on_the_safe_side(initial), learning_rate)
+    return [replace(certificate(plain), safe=certificate(careful)) for certificate in CERTIFICATES]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -52,6 +52,7 @@ class Initial:
     num_samples: int
     spectral_norm: float
     spectral_norm_upper: float
+    spectral_norm_u: float
     spectral_norm_upper_u: float
     norm_a: float
     norm_x: float
@@ -63,6 +64,15 @@ class Initial:
     lambda_star: float
     error_bound: float | None
     kernel: KernelPrediction
+
+    def on_the_safe_side(self) -> Initial:
+        """The same draw with upper bounds for the norms of W and U, and the lower bound of lambda_0, or else 0."""
+        return replace(
+            self,
+            spectral_norm=self.spectral_norm_upper,
+            spectral_norm_u=self.spectral_norm_upper_u,
+            lambda_0=self.lambda_0_lower or 0.0,
+        )
 
     @property
     def loss(self) -> float:
@@ -94,6 +104,7 @@ def measure_initial(
         num_samples=X.shape[1],
         spectral_norm=norm,
         spectral_norm_upper=upper,
+        spectral_norm_u=norm_u,
         spectral_norm_upper_u=spectral_norm_upper(params.U, norm_u),
         norm_a=float(torch.linalg.vector_norm(params.a)),
         norm_x=float(torch.linalg.vector_norm(X)),
