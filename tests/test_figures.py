@@ -23,7 +23,7 @@ def write_tables(folder: Path, widths: int = 4, seeds: int = 3, status: str = "c
             for step in range(0, 101, 10):
                 row = keys | {"width": width, "seed": seed, "step": step}
                 loss.append(row | {"loss": float(np.exp(-step / 100 - seed / 10) / width), "status": status})
-                spectral.append(row | {"spectral_norm": 0.79 + width / 1e5 + seed / 1e4})
+                spectral.append(row | {"spectral_norm": 0.79 + width / 1e5 + seed / 1e4 + step / 1e6})
     (folder / "loss.csv").write_text(csv_text(LOSS_COLUMNS, loss))
     (folder / "spectral.csv").write_text(csv_text(SPECTRAL_COLUMNS, spectral))
 
@@ -95,3 +95,17 @@ def test_rows_that_did_not_converge_are_not_drawn(tmp_path: Path) -> None:
     write_tables(tmp_path, status="diverged")
     assert figures.draw_figures(tmp_path) == []
     assert not (tmp_path / "figures").exists()
+
+
+def test_the_legend_says_what_the_band_is(tmp_path: Path) -> None:
+    write_tables(tmp_path, seeds=3)
+    assert "band from least to greatest of 3 seeds" in drawn(tmp_path).legends[0].get_title().get_text()
+    write_tables(tmp_path, seeds=1)
+    assert "band" not in drawn(tmp_path).legends[0].get_title().get_text()
+
+
+def test_a_flat_norm_looks_flat(tmp_path: Path) -> None:
+    write_tables(tmp_path, widths=1, seeds=1)
+    low, high = drawn(tmp_path).axes[1].get_ylim()
+    assert high - low == pytest.approx(0.004)
+    assert low < 0.791 < high

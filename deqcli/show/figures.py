@@ -40,6 +40,7 @@ DASHES: tuple[object, ...] = ("-", (0, (5, 1.5)), (0, (3, 1, 1, 1)), (0, (1, 1))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 MARKERS_PER_LINE = 6
 WIDTHS_PER_LINE = 5
+LEAST_NORM_SPAN = 0.004
 
 
 class Sweep:
@@ -50,6 +51,12 @@ class Sweep:
         drawn = (loss["status"] == "converged") & (loss["loss"] > 0)
         self.loss = loss[drawn].assign(log_loss=lambda rows: np.log(rows["loss"]))
         self.spectral = pd.read_csv(folder / SPECTRAL)
+
+    @property
+    def caption(self) -> str:
+        """What a line is, and what its band."""
+        seeds = self.loss["seed"].nunique()
+        return "width $m$" + (f"; band from least to greatest of {seeds} seeds" if seeds > 1 else "")
 
     @property
     def title(self) -> str:
@@ -68,6 +75,10 @@ def panel_spectral_norm(axes: Axes, sweep: Sweep) -> None:
     _lines(axes, sweep.spectral, "spectral_norm")
     axes.set_ylabel(r"$\|W\|_2$")
     axes.ticklabel_format(axis="y", useOffset=False)
+    low, high = axes.get_ylim()
+    if high - low < LEAST_NORM_SPAN:  # what is flat should look flat
+        middle = (low + high) / 2
+        axes.set_ylim(middle - LEAST_NORM_SPAN / 2, middle + LEAST_NORM_SPAN / 2)
 
 
 PANELS: dict[str, Callable[[Axes, Sweep], None]] = {"loss": panel_loss, "spectral_norm": panel_spectral_norm}
@@ -110,7 +121,7 @@ def _figure(sweep: Sweep, panels: Sequence[str]) -> Figure:
     figure = Figure(figsize=(width, height * len(panels)))
     for axes, panel in zip(figure.subplots(len(panels), 1, squeeze=False)[:, 0], panels, strict=True):
         PANELS[panel](axes, sweep)
-    _legend(figure, f"{sweep.title}: width $m$")
+    _legend(figure, f"{sweep.title}\n{sweep.caption}")
     return figure
 
 
@@ -119,7 +130,7 @@ def _legend(figure: Figure, title: str) -> None:
     lines, widths = figure.axes[0].get_legend_handles_labels()
     columns = min(len(widths), WIDTHS_PER_LINE)
     order = [index for column in range(columns) for index in range(column, len(widths), columns)]
-    figure.legend(
+    legend = figure.legend(
         [lines[index] for index in order],
         [widths[index] for index in order],
         title=title,
@@ -129,6 +140,7 @@ def _legend(figure: Figure, title: str) -> None:
         handlelength=2.4,
         columnspacing=1.0,
     )
+    legend.get_title().set_multialignment("center")
 
 
 def _save(figure: Figure, folder: Path, name: str, form: str) -> str:
