@@ -84,10 +84,11 @@ def train(
     `overrides` are `key=value`; `out` is the folder above <name>/runs/<run_id>; `force` computes a run anew.
     Raises: DeqcliError of a kind for each exit code, each a sentence that says what to do.
     """
-    from deqcli.runs.device import Execution
+    spec = resolve(recipe, overrides, width=width, seed=seed, device=device, alone=True).run()
+
+    from deqcli.runs.device import Execution  # torch, which a mistake in the recipe need not wait for
     from deqcli.runs.run import run
 
-    spec = resolve(recipe, overrides, width=width, seed=seed, device=device, alone=True).run()
     outcome = run(spec, Path(out), Execution(device, threads), force, on_progress)
     return Run(outcome.folder, outcome.manifest, outcome.computed)
 
@@ -121,8 +122,9 @@ def check_init(
 
     Raises: DeqcliError of a kind for each exit code; a statement that fails is a finding, not an error.
     """
+    resolved = resolve(recipe, overrides, widths=widths, seeds=seeds, device=device)
+
     from deqcli.runs.device import Execution
     from deqcli.sweep.checks import check
 
-    resolved = resolve(recipe, overrides, widths=widths, seeds=seeds, device=device)
     return check(resolved, Path(out), Execution(device), on_draw)
