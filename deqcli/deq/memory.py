@@ -7,13 +7,13 @@ CHOLESKY_UP_TO = 8000
 
 
 def run_bytes(m: int, d: int, n: int, itemsize: int) -> int:
-    """Bytes at the peak of a run: the training state beside the float64 measurement of the draw.
+    """Bytes at the peak of a run: the larger of its training and of the float64 measurement of its draw.
 
-    Training holds W and U twice (now and at the start), Z, V and four buffers (m, n) and two gradients' worth of
-    temporaries. The measurement holds W, U and the same buffers in float64, up to two Gram matrices of W, and about
-    ten (n, n) kernels.
+    Training holds W and U twice (now and at the start) and W in half the precision; of (m, n): two solutions with
+    their pre-activations, slope and three differences, three forms of U X, and ten buffers. The measurement holds W in
+    float64 up to `CHOLESKY_UP_TO` with two Gram matrices of it, seven (m, n) and about ten (n, n) matrices.
     """
-    network = m * m + m * d + 8 * m * n + d * n
-    training = network + m * m + m * d
-    measurement = network + 2 * min(m, CHOLESKY_UP_TO) ** 2 + 10 * n * n
-    return itemsize * training + 8 * measurement
+    training = itemsize * (2.5 * m * m + 2 * m * d + 22 * m * n + d * n)
+    wide = m * m + 2 * m * m if m <= CHOLESKY_UP_TO else 0
+    measurement = 8 * (wide + m * d + 8 * m * n + 2 * d * n + 10 * n * n) + itemsize * (m * m + m * d + 22 * m * n)
+    return int(max(training, measurement))

@@ -1,6 +1,6 @@
-"""Fixed-point solvers. A solver is its options; its outcome is a value with a status.
+"""What a fixed-point solver promises, and the plain one. A solver is its options; its outcome a value with a status.
 
-To add one, write a subclass of `Solver` and name it in `SolverOptions`.
+To add one, write a subclass of `Solver` in a file of its own and name it in `SolverOptions` of `deqcli.deq.kinds`.
 """
 
 from __future__ import annotations
@@ -8,12 +8,12 @@ from __future__ import annotations
 import math
 import sys
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from deqcli.deq.precision import to_unit
 from deqcli.options import Count, Options
@@ -21,14 +21,17 @@ from deqcli.options import Count, Options
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from deqcli.deq.equations import Equation
+    from deqcli.deq.track import Track
+
 Map = Callable[["Tensor", "Tensor"], None]
 """A fixed-point map F, called as F(point, out): writes F(point) into `out`."""
 
-AUTO_TOLERANCE = {"float32": 1e-6, "float64": 1e-12}
+AUTO_TOLERANCE = {"tf32": 2e-3, "float32": 1e-6, "float64": 1e-12}
 SAFE_NORM = 1e-12
 """Above it, squares that underflow in float32 (below 1e-38 each) do not matter."""
 LARGEST = {"float32": (2 - 2.0**-23) * 2.0**127, "float64": sys.float_info.max}
-ROUNDING = {"float32": 2.0**-23, "float64": 2.0**-52}
+ROUNDING = {"tf32": 2.0**-10, "float32": 2.0**-23, "float64": 2.0**-52}
 
 Tolerance = Literal["auto"] | Annotated[float, Field(gt=0, lt=1)]
 
@@ -52,12 +55,17 @@ class Status(StrEnum):
 
 @dataclass(frozen=True)
 class Solution:
-    """What a solver returns: a point, the residual of that very point, and how the solve ended."""
+    """How a solve ended: the relative residual of the point that it left, and what that took.
 
-    point: Tensor
+    `confirmed`: the residual was computed at that very point; otherwise it is an estimate.
+    `misses`: how often a residual so computed was above the tolerance where the estimate had been below.
+    """
+
     residual: float
     iterations: int
     status: Status
+    confirmed: bool = True
+    misses: int = 0
 
 
 def error_bound(residual: float, contraction: float, rounding: float) -> float | None:
@@ -78,38 +86,70 @@ def usual_rounding(width: int, input_dim: int, dtype: str) -> float:
     return math.sqrt(width + input_dim) * ROUNDING[dtype]
 
 
+def _name_the_kind(schema: dict[str, Any], solver: type[Solver]) -> None:
+    """Say in the JSON schema that `kind` may be left out for one solver only."""
+    if not solver.unnamed:
+        schema["required"] = ["kind"]
+
+
 class Solver(Options):
     """Options and method of a fixed-point solver."""
+
+    model_config = ConfigDict(json_schema_extra=_name_the_kind)
+    unnamed: ClassVar[bool] = False
+    """Whether a recipe that names no kind means this one."""
 
     kind: str
     tolerance: Annotated[Tolerance, Field(description="largest relative residual accepted; auto: by train.dtype")] = (
         "auto"
     )
-    max_iterations: Annotated[Count, Field(description="evaluations of the layer before a solve gives up")] = 500
+    max_iterations: Annotated[Count, Field(description="products with W before a solve gives up")] = 500
 
-    def tolerance_for(self, dtype: str) -> float:
-        """The tolerance in numbers: `auto` is 1e-6 in float32 and 1e-12 in float64."""
-        return AUTO_TOLERANCE[dtype] if self.tolerance == "auto" else self.tolerance
+    def tolerance_for(self, precision: str) -> float:
+        """The tolerance in numbers: `auto` is 1e-6 in float32, 1e-12 in float64, 2e-3 where float32 is cut to tf32."""
+        return AUTO_TOLERANCE[precision] if self.tolerance == "auto" else self.tolerance
+
+    equilibrium_order: ClassVar[int] = 0
+    """Backward differences of P that the solver keeps for the equilibrium, and for the adjoint."""
+    adjoint_order: ClassVar[int] = 0
+
+    @property
+    def stacks(self) -> bool:
+        """Whether it solves a stack of networks as one."""
+        return False
 
     @abstractmethod
-    def solve(self, layer: Map, point: Tensor, spare: Tensor) -> Solution:
-        """Solve point = F(point) in place, starting from `point`; `spare` is a buffer of the same shape.
+    def solve(self, equation: Equation, track: Track, confirm: Sequence[bool]) -> list[Solution]:
+        """Solve P = g(P) A + B from where `track` is, and leave g(P) and P there; a solution for each network.
 
-        The last evaluation of F is at the point returned, so whatever F left in its own buffers belongs to it.
+        `confirm` says of each network whether its residual must be computed and not estimated.
         """
 
 
 class Picard(Solver):
-    """Plain iteration point <- F(point)."""
+    """Plain iteration g <- F(g), from the last point; its residual is always computed."""
 
     kind: Literal["picard"] = "picard"
 
-    def solve(self, layer: Map, point: Tensor, spare: Tensor) -> Solution:
-        """Iterate until ||F(Z) - Z||_F <= tolerance ||F(Z)||_F; no norm over- or underflows.
+    def solve(self, equation: Equation, track: Track, confirm: Sequence[bool] = ()) -> list[Solution]:
+        """Iterate; the last evaluation of F is at the point returned, so P belongs to it."""
+        return [self.plainly(equation, track.point, track.preactivation, track.workspace["image"])]
 
-        A norm that is not finite is a divergence, never a small ratio.
+    def plainly(self, equation: Equation, point: Tensor, preactivation: Tensor, spare: Tensor) -> Solution:
+        """Solve the equation of one network; `point` and `preactivation` get the solution."""
+
+        def layer(at: Tensor, out: Tensor) -> None:
+            equation.preactivation(at, preactivation)
+            equation.image(preactivation, out)
+
+        return self.iterate(layer, point, spare)
+
+    def iterate(self, layer: Map, point: Tensor, spare: Tensor) -> Solution:
+        """Iterate point <- F(point) in place until ||F(Z) - Z||_F <= tolerance ||F(Z)||_F; no norm over- or underflows.
+
+        `spare` is a buffer of the same shape. A norm that is not finite is a divergence, never a small ratio.
         """
-        tolerance = self.tolerance_for(str(point.dtype).removeprefix("torch."))
+        tolerance = self.tolerance_for(dtype_name(point))
         start, image = point, spare
         residual, status = math.inf, Status.EXHAUSTED
         for iteration in range(1, self.max_iterations + 1):
@@ -125,7 +165,12 @@ class Picard(Solver):
                 point, image = image, point
         if point is not start:
             start.copy_(point)
-        return Solution(start, residual, iteration, status)
+        return Solution(residual, iteration, status)
+
+
+def dtype_name(tensor: Tensor) -> str:
+    """`float32` or `float64`."""
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def relative_residual(point: Tensor, image: Tensor) -> float:
@@ -164,6 +209,3 @@ def _scaled_norm(tensor: Tensor) -> float:
         return largest
     unit, scale = to_unit(tensor, largest)
     return scale * float(torch.linalg.vector_norm(unit))
-
-
-SolverOptions = Picard

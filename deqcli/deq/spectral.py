@@ -8,44 +8,129 @@ import numpy as np
 import scipy.linalg
 import torch
 from jaxtyping import Float, Float64
-from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor
 
+from deqcli.deq.krylov import BLOCK, ROOM, Basis, Products, Ritz, Tolerance, Top, largest, orthonormal
 from deqcli.deq.memory import CHOLESKY_UP_TO
-from deqcli.deq.precision import UNIT_ROUNDOFF, to_float64, to_unit
+from deqcli.deq.precision import UNIT_ROUNDOFF, exact_device, to_float64, to_unit
 from deqcli.deq.streams import stream
 from deqcli.errors import NumericalFailure
 
-DENSE_BELOW = 24
-"""Matrices with a side below it go to a dense SVD: Lanczos has nothing to gain there."""
+DENSE_BELOW = 64
+"""Matrices with a side below it go to dense LAPACK: Lanczos has nothing to gain there."""
 
 WELL_SCALED = (2.0**-12, 2.0**12)
+"""Norms, or largest entries, whose squares are far from the ends of float32."""
+
+FLOAT32_TOLERANCE = 5e-8
+"""Norms of float32 matrices that need be no more precise than this are computed with float32 products."""
+
+FLOAT32_RESIDUAL = 1e-5
+"""Residuals that float32 products reach for sure, relative to the norm."""
+
+COLD_PRODUCTS, QUICK_PRODUCTS, MOST_PRODUCTS = 40, 400, 8000
+"""Vectors multiplied at least, from a cold start; at most, before the products are taken in float64; at most at all."""
+
+BLOCK_ELEMENTS = 2**20
+"""Entries converted to float64 at a time (8 MiB): no second matrix is ever made."""
 
 RANDOM_LANCZOS_STEPS = 250
 RANDOM_LANCZOS_FAILURE = 1e-12
 
+GRAM_COLUMNS = 12
+"""Block columns of a Gram matrix, of which only the lower halves are computed."""
+
+THINNEST_COLUMN = 96
+
+LEAST_FROM, LEAST_TOLERANCE, LEAST_PRODUCTS = 400, 5e-10, 80
+"""Side from which lambda_min is found by Lanczos, tolerance of 1/sqrt(lambda_min), steps: LAPACK is cheaper beyond."""
+
+TRACES = (1e-50, 1e50)
+"""Of Gram matrices whose inverses and their squares are far from the ends of float64."""
+
 
 def spectral_norm(
-    W: Float[Tensor, "p q"], start: np.ndarray | None = None, tolerance: float = 1e-6
+    W: Float[Tensor, "p q"], start: np.ndarray | None = None, tolerance: float = 1e-10
 ) -> tuple[float, np.ndarray]:
-    """||W||_2 and its right singular vector, by Lanczos on W^T W started from `start`.
+    """||W||_2 to a relative `tolerance`, and the leading right singular vectors in rows, to `start` from next time.
 
-    The value is a Ritz value, so up to rounding it never exceeds ||W||_2; its relative error is about
-    tolerance^2 over the relative gap of the two largest eigenvalues of W^T W. For a bound from above see
-    `spectral_norm_upper`.
-    Shapes: W (p, q), vector (q,). Source: Golub and Kahan 1965; ARPACK through scipy.
-    Raises: NumericalFailure where W is not finite.
+    The value is ||W v|| of a unit vector v, so up to rounding it never exceeds ||W||_2; how far below it may be is
+    estimated from residuals, see `krylov.Ritz.error`. For a bound from above see `spectral_norm_upper`. The products
+    are taken in W's precision where that is enough for the tolerance, else in float64.
+    Shapes: W (p, q), vectors (k, q) with k <= 6. Source: Golub and Kahan 1965.
+    Raises: NumericalFailure where W is not finite, or where the norm does not converge.
     """
-    if start is None:
-        start = stream(0, "lanczos").standard_normal(W.shape[1])
-    W, scale = _scaled(W)
-    if scale == 0:
-        return 0.0, start
     if min(W.shape) < DENSE_BELOW:
-        _, singular, right = torch.linalg.svd(to_float64(W).cpu(), full_matrices=False)
-        return scale * float(singular[0]), right[0].numpy()
-    norm, vector = _lanczos(W, start, steps=12, tolerance=tolerance)
-    return scale * norm, vector
+        return _dense_norm(W)
+    if multiplies_exactly(W) and (W.dtype == torch.float64 or tolerance >= FLOAT32_TOLERANCE):
+        asked = _tolerance(tolerance, start, W.dtype)
+        top = _attempt(_plain_products(W), orthonormal(start, W.shape[1], W), asked, QUICK_PRODUCTS)
+        if top is not None and WELL_SCALED[0] < top.value < WELL_SCALED[1]:
+            return top.value, top.vectors
+    exact = torch.empty(0, dtype=torch.float64, device=exact_device(W.device))
+    vectors = orthonormal(start, W.shape[1], exact)
+    products, scale = _exact_products(W)
+    if scale == 0:
+        return 0.0, vectors.cpu().numpy()
+    top = _attempt(products, vectors, _tolerance(tolerance, start, exact.dtype), MOST_PRODUCTS)
+    if top is None:
+        raise NumericalFailure(f"the spectral norm of a weight matrix did not converge to {tolerance:g}")
+    return scale * top.value, top.vectors
+
+
+def _tolerance(tolerance: float, start: np.ndarray | None, dtype: torch.dtype) -> Tolerance:
+    """Little is asked of a warm start for a coarse tolerance; residuals as small as the products allow of others."""
+    if start is not None and tolerance >= FLOAT32_TOLERANCE:
+        return Tolerance(tolerance)
+    residual = tolerance if dtype == torch.float64 else max(tolerance, FLOAT32_RESIDUAL)
+    return Tolerance(tolerance, residual, COLD_PRODUCTS)
+
+
+def _attempt(products: Products, start: Tensor, tolerance: Tolerance, limit: int, room: int = ROOM) -> Top | None:
+    """The largest singular value of an operator; None where it is not known to the tolerance."""
+    try:
+        top = largest(products, start, tolerance, limit, room)
+    except FloatingPointError:
+        return None
+    return top if tolerance.met(top) else None
+
+
+def _dense_norm(W: Tensor) -> tuple[float, np.ndarray]:
+    W, scale = _scaled(W)
+    _, singular, right = torch.linalg.svd(to_float64(W).cpu(), full_matrices=False)
+    return scale * float(singular[0]), right[:BLOCK].numpy()
+
+
+def multiplies_exactly(tensor: Tensor) -> bool:
+    """Whether products are rounded in the tensor's own precision only: not so in CUDA's tf32, which has 11 bits."""
+    return tensor.dtype == torch.float64 or not (tensor.is_cuda and torch.backends.cuda.matmul.allow_tf32)
+
+
+def _plain_products(W: Tensor) -> Products:
+    """X -> (X W^T, X W^T W) in the precision of W."""
+
+    def products(X: Tensor) -> tuple[Tensor, Tensor]:
+        Y = X @ W.T  # (k, p)
+        return Y, Y @ W
+
+    return products
+
+
+def _exact_products(W: Tensor) -> tuple[Products, float]:
+    """X -> (X W^T, X W^T W)/(s, s^2) in float64, and s (see `_power`), a block of rows at a time."""
+    entry = _largest_entry(W)
+    scale = _power(entry)
+    blocks = torch.split(W, max(1, BLOCK_ELEMENTS // W.shape[1]))
+
+    def products(X: Tensor) -> tuple[Tensor, Tensor]:
+        A, Y = torch.zeros_like(X), []
+        for block in blocks:
+            exact = to_float64(block) if scale == 1 else to_unit(to_float64(block), entry)[0]
+            Y.append(X @ exact.T)
+            A.addmm_(Y[-1], exact)
+        return torch.cat(Y, dim=1), A
+
+    return products, scale
 
 
 def _scaled(W: Tensor) -> tuple[Tensor, float]:
@@ -53,25 +138,22 @@ def _scaled(W: Tensor) -> tuple[Tensor, float]:
 
     s is 1, and W not copied, unless its largest entry is far from 1.
     """
-    largest = float(torch.linalg.vector_norm(W, math.inf))
-    if not math.isfinite(largest):
+    entry = _largest_entry(W)
+    return (W, _power(entry)) if _power(entry) in (0.0, 1.0) else to_unit(W, entry)
+
+
+def _largest_entry(W: Tensor) -> float:
+    entry = float(torch.linalg.vector_norm(W, math.inf))
+    if not math.isfinite(entry):
         raise NumericalFailure("a weight matrix holds NaN or infinity")
-    if largest == 0 or WELL_SCALED[0] < largest < WELL_SCALED[1]:
-        return W, float(largest > 0)
-    return to_unit(W, largest)
+    return entry
 
 
-def _lanczos(W: Tensor, start: np.ndarray, steps: int, tolerance: float) -> tuple[float, np.ndarray]:
-    """Largest singular value of W and its right vector: Krylov spaces of at least `steps` dimensions, restarted."""
-
-    def gram_times(vector: np.ndarray) -> np.ndarray:
-        v = torch.from_numpy(vector.reshape(-1)).to(W.dtype, copy=True).to(W.device)  # a copy is aligned: same bits
-        return np.asarray(to_float64(torch.mv(W.T, torch.mv(W, v))).cpu())
-
-    q = W.shape[1]
-    operator = LinearOperator((q, q), matvec=gram_times, dtype=np.float64)
-    values, vectors = eigsh(operator, k=1, which="LA", v0=start, ncv=min(q, steps), tol=tolerance, maxiter=1000)
-    return math.sqrt(max(float(values[0]), 0.0)), vectors[:, 0]
+def _power(entry: float) -> float:
+    """The power of 2 to divide by: 1 unless the largest entry is far from 1, and 0 where that is 0."""
+    if entry == 0 or WELL_SCALED[0] < entry < WELL_SCALED[1]:
+        return float(entry > 0)
+    return to_unit(torch.empty(0), entry)[1]
 
 
 def spectral_norm_upper(W: Float[Tensor, "p q"], estimate: float) -> float:
@@ -82,12 +164,10 @@ def spectral_norm_upper(W: Float[Tensor, "p q"], estimate: float) -> float:
     estimate if that is right to as much, the second within 1e-2 of the norm.
     Raises: NumericalFailure where W is not finite.
     """
+    if min(W.shape) > CHOLESKY_UP_TO:
+        return _probable_upper(W)
     W, scale = _scaled(W)
-    if scale == 0:
-        return 0.0
-    if min(W.shape) <= CHOLESKY_UP_TO:
-        return scale * _verified_upper(W, estimate / scale)
-    return scale * _probable_upper(W)
+    return scale * _verified_upper(W, estimate / scale) if scale > 0 else 0.0
 
 
 def _verified_upper(W: Tensor, estimate: float) -> float:
@@ -123,27 +203,71 @@ def _probable_upper(W: Tensor) -> float:
     """Sigma / sqrt(1 - epsilon), sigma the Ritz value after k Lanczos steps from a uniformly random start.
 
     P(lambda_max - sigma^2 > epsilon lambda_max) <= 1.648 sqrt(q) exp(-sqrt(epsilon) (2 k - 1)) in exact arithmetic,
-    solved for epsilon at failure probability 1e-12 and k = 250; the matrix products are taken in W's precision.
+    solved for epsilon at failure probability 1e-12 and k = 250. Products and vectors are in float64, whose rounding a
+    margin of 4 sqrt(q) eps covers; W is converted by blocks of rows, and 3 k vectors of its length are held.
     Source: Kuczynski and Wozniakowski 1992, SIAM J. Matrix Anal. Appl. 13, 1094, for the Lanczos algorithm.
     """
+    products, scale = _exact_products(W)
+    if scale == 0:
+        return 0.0
     q, k = W.shape[1], RANDOM_LANCZOS_STEPS
-    start = stream(1, "lanczos").standard_normal(q)
-    norm, _ = _lanczos(W, start, steps=k + 1, tolerance=1e-6)
+    start = stream(1, "lanczos").standard_normal((1, q))
+    unit = torch.from_numpy(start / np.linalg.norm(start)).to(exact_device(W.device))
+    basis = Basis(products, unit, min(k, q))
+    basis.lanczos(min(k, q) - 1)
     epsilon = (math.log(1.648 * math.sqrt(q) / RANDOM_LANCZOS_FAILURE) / (2 * k - 1)) ** 2
-    rounding = 1 + 4 * math.sqrt(q) * torch.finfo(W.dtype).eps
-    return norm * rounding / math.sqrt(1 - epsilon)
+    rounding = 1 + 8 * math.sqrt(q) * UNIT_ROUNDOFF
+    return scale * Ritz(basis).top(1).value * rounding / math.sqrt(1 - epsilon)
 
 
 def gram(Z: Float[Tensor, "m n"]) -> Float64[Tensor, "n n"]:
     """G = Z^T Z in float64: a float32 Gram matrix cannot tell a small eigenvalue from rounding."""
-    wide = to_float64(Z)
-    return wide.T @ wide
+    n = Z.shape[1]
+    G = torch.zeros((n, n), dtype=torch.float64, device=exact_device(Z.device))
+    for rows in torch.split(Z, max(1, BLOCK_ELEMENTS // n)):
+        add_gram(G, to_float64(rows))
+    return G
+
+
+def add_gram(G: Float[Tensor, "n n"], Z: Float[Tensor, "m n"]) -> None:
+    """G += Z^T Z in the precision of both, with G symmetric: little more than half of it is computed, then mirrored."""
+    n = len(G)
+    width = max(THINNEST_COLUMN, -(-n // GRAM_COLUMNS))
+    for first in range(0, n, width):
+        end = min(first + width, n)
+        G[first:end, :end].addmm_(Z[:, first:end].T, Z[:, :end])
+        G[:first, first:end] = G[first:end, :first].T
 
 
 def gram_least_eigenvalue(Z: Float[Tensor, "m n"], G: Float64[Tensor, "n n"]) -> float:
-    """lambda_min(G) of G = Z^T Z, which is exactly 0 where n > m."""
+    """lambda_min(G) of G = Z^T Z, which is exactly 0 where n > m; else right to 1e-9 beside `gram_rounding`.
+
+    By Lanczos on the inverse of the Cholesky factor; by LAPACK's eigenvalues where G is small, or singular up to
+    rounding, or does not converge.
+    """
     m, n = Z.shape
-    return least_eigenvalue(G) if n <= m else 0.0
+    if n > m:
+        return 0.0
+    value = _inverse_lanczos(G) if n >= LEAST_FROM else None
+    return least_eigenvalue(G) if value is None or value <= gram_rounding(Z, G) else value
+
+
+def _inverse_lanczos(G: Tensor) -> float | None:
+    """||L^-1||_2^-2 = lambda_min(G) with G = L L^T; None where there is no such L, or where it does not converge.
+
+    From a fixed random vector, so that it depends on nothing but G. Source: Ericsson and Ruhe 1980, Math. Comp. 35.
+    """
+    L, info = torch.linalg.cholesky_ex(G)
+    if int(info) != 0 or not TRACES[0] < float(G.trace()) < TRACES[1]:
+        return None
+
+    def products(X: Tensor) -> tuple[Tensor, Tensor]:
+        Y = torch.linalg.solve_triangular(L, X.T, upper=False)  # (n, k)
+        return Y.T, torch.linalg.solve_triangular(L.T, Y, upper=True).T
+
+    start, solves = orthonormal(None, len(G), G), min(LEAST_PRODUCTS, len(G))
+    top = _attempt(products, start, Tolerance(LEAST_TOLERANCE, LEAST_TOLERANCE), solves, room=solves)
+    return None if top is None else top.value**-2
 
 
 def gram_rounding(Z: Float[Tensor, "m n"], G: Float64[Tensor, "n n"]) -> float:

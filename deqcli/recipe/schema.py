@@ -9,14 +9,19 @@ from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
 from deqcli.data.kinds import DataOptions
 from deqcli.deq.activations import ACTIVATIONS
+from deqcli.deq.continuation import Continuation
 from deqcli.deq.initialisation import INITIALISATIONS
-from deqcli.deq.solvers import LARGEST, ROUNDING, Picard, SolverOptions
+from deqcli.deq.kinds import SolverOptions
+from deqcli.deq.solvers import LARGEST, ROUNDING
 from deqcli.options import Contradiction, Count, Options, Positive, Seed
+
+STACKED_UP_TO = 128
+"""Largest width whose runs share one batched product with others of their shape, one thread for all of them."""
 
 MOST_CELLS = 100_000
 SECTIONS = ("data", "model", "solver", "train", "log", "sweep")
@@ -52,7 +57,19 @@ class Train(Options):
         Field(description="auto: 1/lambda_max(H(0)); theorem: just below the bound of eq. 10"),
     ] = "auto"
     dtype: Annotated[Literal["float32", "float64"], Field(description="precision of training")] = "float32"
+    tf32: Annotated[
+        bool, Field(description="let CUDA round what it multiplies in float32 to 10 bits; the tolerance must allow it")
+    ] = False
     seed: Annotated[Seed, Field(description="decides W, U and a")] = 0
+
+    @property
+    def precision(self) -> str:
+        """What products are rounded to: float32, float64, or tf32."""
+        return "tf32" if self.tf32 else self.dtype
+
+    def contradictions(self) -> Iterator[Contradiction]:
+        if self.tf32 and self.dtype != "float32":
+            yield Contradiction(("tf32", "dtype"), "is a way to multiply float32; leave it out or use dtype float32")
 
 
 class Log(Options):
@@ -81,6 +98,15 @@ class Sweep(Options):
             )
 
 
+DEFAULT_SOLVER = Continuation()
+
+
+def _of_default_kind(section: object) -> object:
+    if isinstance(section, dict) and "kind" not in section:
+        return {"kind": DEFAULT_SOLVER.kind, **section}
+    return section
+
+
 class RunSpec(Options):
     """One run: everything that decides its numbers, and nothing else."""
 
@@ -93,9 +119,14 @@ class RunSpec(Options):
     ]
     data: DataOptions
     model: Model
-    solver: SolverOptions = Picard()
+    solver: Annotated[SolverOptions, BeforeValidator(_of_default_kind)] = DEFAULT_SOLVER
     train: Train = Train()
     log: Log = Log()
+
+    @property
+    def stackable(self) -> bool:
+        """Whether it may share its products with runs of its shape: small, with a solver that can."""
+        return self.model.width <= STACKED_UP_TO and self.solver.stacks
 
     @property
     def hash8(self) -> str:
@@ -161,11 +192,11 @@ def contradictions(recipe: Recipe) -> Iterator[Contradiction]:
 
 
 def _unreachable_tolerance(recipe: Recipe) -> Iterator[Contradiction]:
-    dtype, tolerance = recipe.train.dtype, recipe.solver.tolerance
-    if tolerance != "auto" and tolerance < ROUNDING[dtype]:
+    precision, tolerance = recipe.train.precision, recipe.solver.tolerance
+    if tolerance != "auto" and tolerance < ROUNDING[precision]:
         yield Contradiction(
-            ("solver.tolerance", "train.dtype"),
-            f"must be at least {ROUNDING[dtype]!r}, what {dtype} can resolve, got {tolerance!r}",
+            ("solver.tolerance", "train.tf32" if recipe.train.tf32 else "train.dtype"),
+            f"must be at least {ROUNDING[precision]!r}, what {precision} can resolve, got {tolerance!r}",
         )
 
 

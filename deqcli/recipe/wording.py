@@ -32,7 +32,7 @@ def resolve(schema: Schema, value: object = None) -> Schema:
         if "$ref" in schema:
             schema = {**recipe_schema()["$defs"][schema["$ref"].rsplit("/", 1)[-1]], **_without(schema, "$ref")}
         elif "discriminator" in schema:
-            kind = value.get("kind") if isinstance(value, dict) else None
+            kind = value.get("kind", schema.get("default", {}).get("kind")) if isinstance(value, dict) else None
             mapping = schema["discriminator"]["mapping"]
             if not (isinstance(kind, str) and kind in mapping):
                 return {"type": "object", "properties": {"kind": {"enum": list(mapping)}}, "required": ["kind"]}

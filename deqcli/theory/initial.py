@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from deqcli.deq.memory import CHOLESKY_UP_TO
 from deqcli.deq.network import Component, Network, Params
 from deqcli.deq.precision import UNIT_ROUNDOFF, to_float64
 from deqcli.deq.solvers import Status, error_bound, frobenius_norms
@@ -87,9 +88,11 @@ def measure_initial(
 
     G = Z^T Z, lambda_0 = lambda_min(G), lambda_star = lambda_min(K), H(0) from V; norms of W and U with upper bounds.
     Shapes: X (d, n), y (n,). Source: Ling et al. 2023, sections 2 and 3.
+    A W of more than 8000 rows stays in its own precision, and is converted block by block as it is multiplied.
     Raises: NumericalFailure where the equilibrium or its adjoint cannot be solved to 1e-13.
     """
-    params = Params(*(to_float64(each) for each in (params.W, params.U, params.a)))
+    W = params.W if max(params.W.shape) > CHOLESKY_UP_TO else to_float64(params.W)
+    params = Params(W, to_float64(params.U), to_float64(params.a))
     X, y = (to_float64(each).to(params.W.device) for each in (X, y))
     network, residual = _solve(params, X, component)
     norm, _ = spectral_norm(params.W, tolerance=LANCZOS_TOLERANCE)
