@@ -10,11 +10,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from deqcli.data.files import file_sha256
+from deqcli.deq.network import Cell, Params
 from deqcli.errors import NumericalFailure, Refused
+from deqcli.runs import metrics
+from deqcli.runs.baseline import Baseline
 from deqcli.runs.device import Execution
+from deqcli.runs.metrics import Metrics, Snapshot, distance
 from deqcli.runs.run import run
+from deqcli.theory.prediction import KernelPrediction
 from tests.runs import picard, reference_losses, small, tables, weights
 
 CPU = Execution("cpu", 1)
@@ -107,6 +113,74 @@ def test_spectral_rows_agree_with_dense_linear_algebra(tmp_path: Path) -> None:
     rate, lambda_0 = done.manifest.results["learning_rate"], np.linalg.eigvalsh(start["Z"].T @ start["Z"])[0]
     initial = pd.read_csv(done.folder / "loss.csv")["loss"][0]
     assert row["loss_bound"] == pytest.approx((1 - rate * lambda_0 / 2) ** 20 * initial, rel=1e-8)
+
+
+def solved_cell(m: int, n: int, d: int, scale: float) -> tuple[Cell, torch.Tensor, torch.Tensor]:
+    """A cell in the shape of a solved one, its X and a prediction error; any numbers do for what follows."""
+    generator = np.random.default_rng(m)
+    W, U, a, Z, V, X, e = (
+        torch.tensor(generator.standard_normal(shape)) for shape in ((m, m), (m, d), (m,), (n, m), (n, m), (d, n), (n,))
+    )
+    return Cell(Params(W, U, a), Z.relu().T, 1e-2 * (V + 1).T), X, scale * e
+
+
+def measured(cell: Cell, X: torch.Tensor, e: torch.Tensor, dtype: torch.dtype) -> tuple[Metrics, Snapshot]:
+    """Its metrics and a snapshot in a precision."""
+    kernel = KernelPrediction.of(torch.eye(len(e), dtype=torch.float64), e)
+    params = cell.params.to(dtype)
+    found = Metrics(params.clone(), X.to(dtype), Baseline(1e-3, 1.0, 1.0, 1.0, kernel), None)
+    return found, Snapshot(found, Cell(params, cell.Z.to(dtype), cell.V.to(dtype)), e.to(dtype), 1, 1.0)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float64, 1e-11)])
+@pytest.mark.parametrize("scale", [1.0, 1e-12, 1e12, 0.0])
+@pytest.mark.parametrize("shape", [(150, 120, 30), (30, 120, 150), (1, 1, 1)])
+def test_the_gradient_norm_is_that_of_the_three_gradients(
+    shape: tuple[int, int, int], scale: float, dtype: torch.dtype, tolerance: float
+) -> None:
+    cell, X, e = solved_cell(*shape, scale)
+    P = cell.V * e
+    gradients = (P @ cell.Z.T, P @ X.T, cell.Z @ e)
+    expected = math.sqrt(sum(float(gradient.square().sum()) for gradient in gradients))
+    assert measured(cell, X, e, dtype)[1].gradient_norm == pytest.approx(expected, rel=tolerance)
+
+
+def test_networks_of_a_stack_are_measured_in_aligned_memory() -> None:
+    """Wherever the memory of a network begins, its numbers are the same."""
+    cell, X, e = solved_cell(90, 31, 8, 1.0)
+    rows = []
+    for offset in (0, 1, 3, 8):
+        shifted = [torch.cat([torch.zeros(offset).double(), each.flatten()])[offset:] for each in (cell.Z.T, cell.V.T)]
+        Z, V = (each.reshape(31, 90).T for each in shifted)
+        snapshot = measured(Cell(cell.params, Z, V), X, e, torch.float64)[1]
+        rows.append((snapshot.lambda_min, snapshot.gradient_norm, snapshot.spectral_norm))
+    assert rows == rows[:1] * 4
+
+
+def test_norms_start_from_the_last_vectors_and_now_and_then_afresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    starts, norm = [], metrics.spectral_norm
+
+    def recorded(W: torch.Tensor, start: np.ndarray | None, tolerance: float) -> tuple[float, np.ndarray]:
+        starts.append(start is not None)
+        return norm(W, start, tolerance)
+
+    monkeypatch.setattr(metrics, "spectral_norm", recorded)
+    cell, X, e = solved_cell(80, 5, 8, 1.0)
+    found, _ = measured(cell, X, e, torch.float64)
+    steps = [0, 20, 180, 200, 220, 400]
+    assert len({found.row(cell, e, step, 1.0)["spectral_norm"] for step in steps}) <= len(steps)
+    assert starts == [False, True, True, False, True, False]
+
+
+@pytest.mark.parametrize("entries", [1, 7, 10**6])
+@pytest.mark.parametrize("shape", [(13,), (9, 4), (5, 30)])
+def test_distances_are_the_same_in_whatever_blocks(
+    shape: tuple[int, ...], entries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(metrics.ENTRIES_PER_BLOCK, "cpu", entries)
+    now, start = torch.rand(shape, dtype=torch.float64), torch.ones(shape, dtype=torch.float64)
+    assert distance(now, start) == pytest.approx(float((now - start).norm()), rel=1e-14)
+    assert distance(now.float(), now.float()) == 0
 
 
 def test_upper_bound_of_the_norm_is_never_below_the_norm(tmp_path: Path) -> None:

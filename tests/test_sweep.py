@@ -114,9 +114,33 @@ def children() -> list[int]:
     return found
 
 
+def test_cells_that_shared_a_killed_worker_are_tried_one_by_one(tmp_path: Path) -> None:
+    """Three small networks in one stack: nobody knows which of them was to blame."""
+    overrides = ("train.steps=3000", "log.spectral_every=1000", "sweep.widths=[24]", "sweep.seeds=[0, 1, 2]")
+    killed: list[RunSpec] = []
+
+    def kill_once(spec: RunSpec, _step: int, _loss: float) -> None:
+        if not killed:
+            killed.append(spec)
+            for pid in children():
+                os.kill(pid, signal.SIGKILL)
+
+    loaded = recipe(tmp_path, *overrides)
+    end = sweep(loaded, tmp_path, SweepOptions(device="cpu", jobs=1, on_progress=kill_once))
+    assert killed
+    assert [each.status for each in end.ends] == ["complete"] * 3
+    whole = sweep(loaded, tmp_path / "whole", SweepOptions(device="cpu", jobs=1))
+    assert (end.folder / "loss.csv").read_bytes() == (whole.folder / "loss.csv").read_bytes()
+
+
 def test_a_killed_worker_takes_only_its_own_cell_along(tmp_path: Path) -> None:
     loaded = recipe(
-        tmp_path, "train.steps=3000", "log.spectral_every=1000", "sweep.widths=[24]", "sweep.seeds=[0, 1, 2]"
+        tmp_path,
+        "train.steps=3000",
+        "log.spectral_every=1000",
+        "sweep.widths=[24]",
+        "sweep.seeds=[0, 1, 2]",
+        "solver.kind=picard",
     )
     killed: list[RunSpec] = []
 

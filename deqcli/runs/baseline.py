@@ -49,8 +49,9 @@ def measure(spec: RunSpec, params: Params, X: Tensor, y: Tensor) -> Initial:
 
 
 def component(spec: RunSpec) -> Component:
-    """The activation and the solver of a run."""
-    return Component(ACTIVATIONS[spec.model.activation], spec.solver)
+    """The activation of a run, and its solver with the tolerance in numbers."""
+    tolerance = spec.solver.tolerance_for(spec.train.precision)
+    return Component(ACTIVATIONS[spec.model.activation], spec.solver.model_copy(update={"tolerance": tolerance}))
 
 
 def learning_rate(spec: RunSpec, initial: Initial) -> float:

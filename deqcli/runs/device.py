@@ -69,3 +69,14 @@ def threads_limited(threads: int) -> Iterator[None]:
             yield
     finally:
         torch.set_num_threads(before)
+
+
+@contextmanager
+def matmul_precision(tf32: bool) -> Iterator[None]:
+    """Whether CUDA multiplies float32 exactly or rounds what it multiplies to tf32; elsewhere nothing changes."""
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = tf32
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before

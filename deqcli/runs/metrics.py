@@ -13,53 +13,71 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deqcli.deq.network import Network, Params
-from deqcli.deq.precision import UNIT_ROUNDOFF, to_float64
-from deqcli.deq.spectral import gram, gram_least_eigenvalue, gram_rounding, spectral_norm
+from deqcli.deq.network import Cell, Params
+from deqcli.deq.precision import UNIT_ROUNDOFF, exact_device, to_float64
+from deqcli.deq.spectral import (
+    add_gram,
+    gram,
+    gram_least_eigenvalue,
+    gram_rounding,
+    multiplies_exactly,
+    spectral_norm,
+)  # fmt: skip
 from deqcli.runs.baseline import Baseline
 from deqcli.runs.records import METRICS
-from deqcli.theory.ntk import empirical_ntk
 from deqcli.theory.prediction import loss_bound
 
-ROWS_PER_BLOCK = 512
+ENTRIES_PER_BLOCK = {"cpu": 2**18}
+"""Converted to float64 at a time where that should stay in the cache; 2^22 on other devices."""
+
+NORM_TOLERANCE = {torch.float32: 1e-7, torch.float64: 1e-10}
+"""Relative, of spectral_norm."""
+
+FRESH_EVERY = 200
+"""Steps between norms that start from random vectors: whatever a warm start might have missed is found there."""
+
+ALIGNMENT = 64
+"""Bytes; the last bits of a product depend on it, and networks of a stack begin anywhere."""
 
 
 class Metrics:
-    """What stays the same over a run: where it started, its data, and the last singular vector of W."""
+    """What stays the same over a run: where it started, its data; and the last singular vectors of W, in rows."""
 
     def __init__(self, start: Params, X: Float[Tensor, "d n"], baseline: Baseline, vector: np.ndarray | None) -> None:
         self.start, self.baseline = start, baseline
         self.vector = vector
         self.XtX = gram(X)
 
-    def row(self, network: Network, prediction_error: Tensor, step: int, loss: float) -> dict[str, float | None]:
+    def row(self, cell: Cell, prediction_error: Tensor, step: int, loss: float) -> dict[str, float | None]:
         """The row of a step whose equilibrium and adjoint are solved."""
-        snapshot = Snapshot(self, network, prediction_error, step, loss)
+        snapshot = Snapshot(self, cell, prediction_error, step, loss)
         return {name: getattr(snapshot, name) for name in METRICS}
 
 
 class Snapshot:
     """A solved step, measured on demand; sums of squares and eigenvalues in float64."""
 
-    def __init__(self, metrics: Metrics, network: Network, prediction_error: Tensor, step: int, loss: float) -> None:
-        self._metrics, self._network, self._step, self._loss = metrics, network, step, loss
-        self._baseline = metrics.baseline
-        self._e = to_float64(prediction_error)
+    def __init__(self, metrics: Metrics, cell: Cell, prediction_error: Tensor, step: int, loss: float) -> None:
+        self._metrics, self._step, self._loss = metrics, step, loss
+        self._baseline, self._params = metrics.baseline, cell.params
+        self._Z, self._V = aligned(cell.Z), aligned(cell.V)
+        self._e = prediction_error
 
     @cached_property
     def _gram(self) -> Tensor:
-        return gram(self._network.Z)
+        return gram(self._Z)
 
     @cached_property
     def spectral_norm(self) -> float:
-        """||W||_2 from below, by Lanczos from the last step's vector."""
-        norm, self._metrics.vector = spectral_norm(self._network.params.W, self._metrics.vector)
+        """||W||_2 from below, by Lanczos from the last row's vectors."""
+        W, start = aligned(self._params.W), None if self._step % FRESH_EVERY == 0 else self._metrics.vector
+        norm, self._metrics.vector = spectral_norm(W, start, NORM_TOLERANCE[W.dtype])
         return norm
 
     @property
     def spectral_norm_upper(self) -> float:
         """The upper bound of ||W(0)||_2 + ||W - W(0)||_F, which bounds ||W||_2 as surely as that one its norm."""
-        m = self._network.params.W.shape[0]
+        m = self._params.W.shape[0]
         return (self._baseline.spectral_norm_upper + self.distance_w * (1 + m * m * UNIT_ROUNDOFF)) * (
             1 + 4 * UNIT_ROUNDOFF
         )
@@ -67,36 +85,41 @@ class Snapshot:
     @cached_property
     def lambda_min(self) -> float:
         """lambda_tau = lambda_min(Z^T Z); exactly 0 where there are more samples than units."""
-        return gram_least_eigenvalue(self._network.Z, self._gram)
+        return gram_least_eigenvalue(self._Z, self._gram)
 
     @cached_property
     def gradient_norm(self) -> float:
-        """||grad Phi|| = sqrt(e^T H e), over W, U and a together (Ling et al. 2023, section 2.3)."""
-        e, G = self._e, self._gram
-        H = empirical_ntk(self._network, G, self._metrics.XtX)
-        return math.sqrt(max(float(e @ H @ e), 0.0))
+        """||grad Phi|| = sqrt(||Z e||^2 + <S^T S, Z^T Z + X^T X>), over W, U and a together, with S = V diag(e).
+
+        It is sqrt(e^T H e) (Ling et al. 2023, section 2.3). S^T S (n, n) is taken in the precision of training, and
+        summed in float64.
+        """
+        e, G = to_float64(self._e), self._gram
+        StS, scale = scaled_gram(self._V * self._e)
+        weights = scale * (torch.dot(StS, G.flatten()) + torch.dot(StS, self._metrics.XtX.flatten()))
+        return math.sqrt(max(float(torch.dot(e, G @ e) + weights), 0.0))
 
     @property
     def pl_ratio(self) -> float | None:
         """||grad Phi||^2 / (2 Phi lambda_tau), at least 1; missing where Phi = 0 or lambda_tau is mere rounding."""
-        if self.lambda_min <= gram_rounding(self._network.Z, self._gram) or self._loss == 0:
+        if self.lambda_min <= gram_rounding(self._Z, self._gram) or self._loss == 0:
             return None
         return self.gradient_norm**2 / (2 * self._loss * self.lambda_min)
 
     @cached_property
     def distance_w(self) -> float:
         """||W - W(0)||_F."""
-        return distance(self._network.params.W, self._metrics.start.W)
+        return distance(self._params.W, self._metrics.start.W)
 
     @property
     def distance_u(self) -> float:
         """||U - U(0)||_F."""
-        return distance(self._network.params.U, self._metrics.start.U)
+        return distance(self._params.U, self._metrics.start.U)
 
     @property
     def distance_a(self) -> float:
         """||a - a(0)||_2."""
-        return distance(self._network.params.a, self._metrics.start.a)
+        return distance(self._params.a, self._metrics.start.a)
 
     @property
     def loss_bound(self) -> float:
@@ -110,9 +133,27 @@ class Snapshot:
         return self._baseline.kernel.loss(self._baseline.learning_rate, self._step)
 
 
+def scaled_gram(S: Float[Tensor, "m n"]) -> tuple[Tensor, float]:
+    """(S^T S / s, s): flat and in float64, but multiplied in the precision of S; s is the square of its largest entry.
+
+    In float64 throughout where the device rounds what it multiplies. S is overwritten.
+    """
+    entry, n = float(torch.linalg.vector_norm(S, math.inf)), S.shape[1]
+    S = S if multiplies_exactly(S) else to_float64(S)
+    product = torch.zeros((n, n), dtype=S.dtype, device=S.device)
+    add_gram(product, S.div_(entry) if entry > 0 else S)
+    return to_float64(product).flatten(), entry**2
+
+
+def aligned(tensor: Tensor) -> Tensor:
+    """The tensor, or a copy if its memory does not begin where that of all new tensors does."""
+    return tensor if tensor.data_ptr() % ALIGNMENT == 0 else tensor.clone()
+
+
 def distance(now: Tensor, start: Tensor) -> float:
     """||now - start||_F in float64, a block of rows at a time, so that no second matrix is made."""
-    total = 0.0
-    for a, b in zip(torch.split(now, ROWS_PER_BLOCK), torch.split(start, ROWS_PER_BLOCK), strict=True):
-        total += float((to_float64(a) - to_float64(b)).square_().sum())
-    return math.sqrt(total)
+    rows = max(1, ENTRIES_PER_BLOCK.get(now.device.type, 2**22) // math.prod(now.shape[1:]))
+    total = torch.zeros((), dtype=torch.float64, device=exact_device(now.device))
+    for a, b in zip(torch.split(now, rows), torch.split(start, rows), strict=True):
+        total += (to_float64(a) - to_float64(b)).square_().sum()
+    return math.sqrt(float(total))

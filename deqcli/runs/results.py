@@ -27,7 +27,7 @@ def results(folder: Path, spec: RunSpec, input_dim: int, baseline: Baseline) -> 
     losses = [row for row in read_rows(folder / LOSS) if row["loss"]]
     spectra = read_rows(folder / SPECTRAL)
     lipschitz = component(spec).activation.lipschitz
-    rounding = usual_rounding(spec.model.width, input_dim, spec.train.dtype)
+    rounding = usual_rounding(spec.model.width, input_dim, spec.train.precision)
     residuals = {row["step"]: float(row["residual"]) for row in losses}
     uppers = {row["step"]: float(row["spectral_norm_upper"]) for row in spectra}
     return {

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 from torch import Tensor
 
-from deqcli.deq.network import Network, loss
+from deqcli.deq.network import Cell, loss
 from deqcli.deq.solvers import Solution, Status
 from deqcli.errors import NumericalFailure
 from deqcli.recipe.schema import RunSpec
@@ -47,7 +47,7 @@ class Tables:
 
 @dataclass(frozen=True)
 class Step:
-    """A solved step: its loss, prediction error, and what the two solves cost."""
+    """A solved step: its loss, prediction error, and what the two solves came to."""
 
     step: int
     loss: float
@@ -56,41 +56,49 @@ class Step:
     adjoint: Solution
 
 
+@dataclass
+class Seconds:
+    """Wall time of a step, shared out evenly among the networks of a stack."""
+
+    descend: float = 0.0
+    forward: float = 0.0
+    adjoint: float = 0.0
+
+
 class Trainer:
-    """A network on its way from step 0 to `steps`; its state is that of a solved step."""
+    """One network on its way from step 0 to `steps`: what becomes of the solutions of each step."""
 
-    def __init__(self, spec: RunSpec, network: Network, y: Tensor, tables: Tables) -> None:
-        self.spec, self.network, self.y, self.tables = spec, network, y, tables
-        self.step = 0
+    def __init__(self, spec: RunSpec, y: Tensor, tables: Tables) -> None:
+        self.spec, self.y, self.tables = spec, y, tables
+        self.step = self.misses = 0
         self.baseline: Baseline | None = None
-        self.logging_seconds = self._descend_seconds = self._forward_seconds = self._adjoint_seconds = 0.0
+        self.seconds = Seconds()
+        self.logging_seconds = 0.0
 
-    def solve(self) -> Step:
-        """Solve the equilibrium and the adjoint of the current step.
+    @property
+    def finished(self) -> bool:
+        """Whether the last step is done."""
+        return self.step >= self.spec.train.steps
 
-        Raises: NumericalFailure after the row that says so, where one of them does not converge.
-        """
-        start = time.perf_counter()
-        forward = self.network.solve_equilibrium()
-        between = time.perf_counter()
+    def logs_spectra(self, step: int) -> bool:
+        """Whether a row of spectral.csv is due at a step; its residuals are then computed and not estimated."""
+        return step % self.spec.log.spectral_every == 0 or step == self.spec.train.steps
+
+    def accept_equilibrium(self, forward: Solution) -> None:
+        """Raise NumericalFailure, after the row that says so, where the equilibrium was not solved."""
+        self.misses += forward.misses
         if forward.status is not Status.CONVERGED:
             self._fail("equilibrium", forward, forward, None)
-        adjoint = self.network.solve_adjoint()
+
+    def accept(self, forward: Solution, adjoint: Solution, prediction_error: Tensor) -> Step:
+        """The solved step. Raises: NumericalFailure, after the row that says so, where the adjoint was not solved."""
+        self.misses += adjoint.misses
         if adjoint.status is not Status.CONVERGED:
             self._fail("adjoint", adjoint, forward, adjoint)
-        self._forward_seconds, self._adjoint_seconds = between - start, time.perf_counter() - between
-        e = self.network.prediction_error(self.y)
-        return Step(self.step, loss(e), e, forward, adjoint)
+        return Step(self.step, loss(prediction_error), prediction_error, forward, adjoint)
 
-    def descend(self, prediction_error: Tensor, learning_rate: float) -> None:
-        """Take one gradient step from a solved one."""
-        start = time.perf_counter()
-        self.network.descend(prediction_error, learning_rate)
-        self.step += 1
-        self._descend_seconds = time.perf_counter() - start
-
-    def log(self, solved: Step, metrics: Metrics) -> None:
-        """Write the rows that are due at this step.
+    def log(self, solved: Step, cell: Callable[[], Cell], metrics: Metrics) -> None:
+        """Write the rows that are due at this step; `cell` gives the solved network, if it is looked at.
 
         Raises: NumericalFailure after its row, where the loss is not finite or beyond 1000 times the initial one.
         """
@@ -99,8 +107,8 @@ class Trainer:
         self.refuse_runaway(solved, LOSS_DIVERGED_BEYOND * metrics.baseline.initial_loss)
         if last or solved.step % every.loss_every == 0:
             self._row(RowStatus.CONVERGED, solved.loss, solved.forward, solved.adjoint)
-        if last or solved.step % every.spectral_every == 0:
-            self._log_spectra(solved, metrics)
+        if self.logs_spectra(solved.step):
+            self._log_spectra(solved, cell(), metrics)
         self.logging_seconds += time.perf_counter() - start
 
     def refuse_runaway(self, solved: Step, limit: float = math.inf) -> None:
@@ -109,14 +117,14 @@ class Trainer:
             self._row(RowStatus.LOSS_DIVERGED, solved.loss, solved.forward, solved.adjoint)
             raise NumericalFailure(self._runaway(solved))
 
-    def _log_spectra(self, solved: Step, metrics: Metrics) -> None:
-        row = metrics.row(self.network, solved.prediction_error, solved.step, solved.loss)
+    def _log_spectra(self, solved: Step, cell: Cell, metrics: Metrics) -> None:
+        row = metrics.row(cell, solved.prediction_error, solved.step, solved.loss)
         self.tables.spectral.row(step=solved.step, **row)
         self.tables.timing.row(
             step=solved.step,
-            seconds=self._descend_seconds + self._forward_seconds + self._adjoint_seconds,
-            forward_seconds=self._forward_seconds,
-            adjoint_seconds=self._adjoint_seconds,
+            seconds=self.seconds.descend + self.seconds.forward + self.seconds.adjoint,
+            forward_seconds=self.seconds.forward,
+            adjoint_seconds=self.seconds.adjoint,
         )
         for table in (self.tables.loss, self.tables.spectral, self.tables.timing):
             table.flush()
@@ -134,7 +142,7 @@ class Trainer:
 
     def _fail(self, what: str, failed: Solution, forward: Solution, adjoint: Solution | None) -> NoReturn:
         self._row(RowStatus(failed.status), None, forward, adjoint)
-        tolerance = self.spec.solver.tolerance_for(self.spec.train.dtype)
+        tolerance = self.spec.solver.tolerance_for(self.spec.train.precision)
         raise NumericalFailure(
             f"step {self.step}: the {what} was not solved: {failed.status.sentence} (residual {failed.residual:.3g}, "
             f"tolerance {tolerance:g}, iterations {failed.iterations}). {self._advice()}"

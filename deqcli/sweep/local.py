@@ -1,4 +1,4 @@
-"""The local executor: supervised worker processes on this machine. One that dies takes only its own cell along."""
+"""The local executor: supervised worker processes on this machine. One that dies takes only its own cells along."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ class CellEnd:
 
 
 class _Worker:
-    """A worker process and the cell it computes."""
+    """A worker process and the cells it computes."""
 
     def __init__(self, out: Path, device: str, threads: int) -> None:
-        self.spec: RunSpec | None = None
-        self.ended = False
+        self.running: dict[str, RunSpec] = {}
+        self.ended = self.gone = False
         self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the worker)
         command = [sys.executable, "-P", "-m", "deqcli.sweep.worker", str(out), device, str(threads)]
         self.process = subprocess.Popen(
@@ -63,22 +63,35 @@ class _Worker:
         assert self.process.stdout is not None
         return self.process.stdout
 
-    def give(self, spec: RunSpec) -> None:
-        """Start a cell."""
+    def give(self, batch: Sequence[RunSpec]) -> None:
+        """Start the cells of a batch."""
         assert self.process.stdin is not None
-        self.spec = spec
+        self.running = {spec.run_id: spec for spec in batch}
+        line = json.dumps([{"run_id": spec.run_id, "spec": spec.model_dump(mode="json")} for spec in batch])
         with suppress(BrokenPipeError):  # it is dead, which its closed output will tell
-            self.process.stdin.write(spec.model_dump_json().encode() + b"\n")
+            self.process.stdin.write(line.encode() + b"\n")
             self.process.stdin.flush()
 
     def events(self) -> list[dict[str, Any]]:
-        """The events that have arrived; the last of a worker that has ended says how its cell failed."""
+        """The events that have arrived; the last of a worker that has ended says how its cell failed.
+
+        Of several cells nobody knows which one it was: they are left in `running`, to be tried one by one.
+        """
         data = os.read(self.stdout.fileno(), 65536)
-        self.ended = self.ended or not data
+        self.gone = not data
+        self.ended = self.ended or self.gone
         *lines, self._buffer = (self._buffer + data).split(b"\n")
-        if not data and self.spec is not None:
-            return [{"event": FAILED, "error": self._last_words(), "exit_code": 1}]
+        if not data and len(self.running) == 1:
+            (run_id,) = self.running
+            return [{"event": FAILED, "run_id": run_id, "error": self._last_words(), "exit_code": 1}]
         return [json.loads(line) for line in lines]
+
+    def lost(self) -> list[RunSpec]:
+        """The cells that a worker which is gone took along without a word; they are no longer its own."""
+        cells = list(self.running.values()) if self.gone else []
+        if self.gone:
+            self.running = {}
+        return cells
 
     def _last_words(self) -> str:
         code = self.process.wait()
@@ -112,25 +125,26 @@ class LocalExecutor:
     jobs: int
     threads: int
 
-    def run(self, specs: Sequence[RunSpec], on_progress: OnProgress, on_end: OnEnd) -> list[CellEnd]:
-        """Compute the cells, started in the order given; `on_end` hears of each as it ends.
+    def run(self, batches: Sequence[Sequence[RunSpec]], on_progress: OnProgress, on_end: OnEnd) -> list[CellEnd]:
+        """Compute the cells, batch by batch in the order given; `on_end` hears of each as it ends.
 
         Raises: Interrupted after SIGINT or SIGTERM, once every worker has checkpointed.
         """
-        waiting, ends = deque(specs), list[CellEnd]()
+        waiting, ends = deque(batches), list[CellEnd]()
         signals = StopSignals()
 
         def end(cell: CellEnd) -> None:
             ends.append(cell)
             on_end(cell)
 
-        with signals.installed(), signals.deferred(), self._workers(min(self.jobs, len(specs))) as crew:
+        with signals.installed(), signals.deferred(), self._workers(min(self.jobs, len(batches))) as crew:
             for worker in crew.working():
                 worker.give(waiting.popleft())
             while crew.working():
                 if signals.pending is not None:
                     self._drain(crew, end)
-                    raise Interrupted(signals.pending, f"interrupted; {len(waiting)} cells had not started")
+                    left = sum(len(batch) for batch in waiting)
+                    raise Interrupted(signals.pending, f"interrupted; {left} cells had not started")
                 for worker in crew.ready(POLL_SECONDS):
                     _hear(worker, on_progress, end)
                     self._occupy(worker, crew, waiting)
@@ -146,9 +160,10 @@ class LocalExecutor:
         finally:
             crew.close()
 
-    def _occupy(self, worker: _Worker, crew: _Crew, waiting: deque[RunSpec]) -> None:
-        """Give a free worker the next cell, and replace one that has ended."""
-        if worker.spec is not None:
+    def _occupy(self, worker: _Worker, crew: _Crew, waiting: deque[Sequence[RunSpec]]) -> None:
+        """Give a free worker the next batch, and replace one that has ended."""
+        waiting.extendleft([spec] for spec in worker.lost())
+        if worker.running:
             return
         if worker.ended or not waiting:
             crew.dismiss(worker)
@@ -164,23 +179,22 @@ class LocalExecutor:
 
         for worker in crew.working():
             worker.stop()
-        while ready := crew.ready(GRACE_SECONDS):
+        while crew.working() and (ready := crew.ready(GRACE_SECONDS)):
             for worker in ready:
                 _hear(worker, lambda *_: None, stopped)
-                if worker.spec is None:
+                for spec in worker.lost():
+                    stopped(CellEnd(spec, INTERRUPTED, "its worker process ended"))
+                if not worker.running:
                     crew.dismiss(worker)
-            if not crew.working():
-                return
 
 
 def _hear(worker: _Worker, on_progress: OnProgress, end: OnEnd) -> None:
-    """Pass on what a worker says; one whose cell has ended is free."""
+    """Pass on what a worker says; one whose cells have ended is free."""
     for event in worker.events():
-        assert worker.spec is not None
         if event["event"] == "progress":
-            on_progress(worker.spec, event["step"], event["loss"])
+            on_progress(worker.running[event["run_id"]], event["step"], event["loss"])
         else:
-            spec, worker.spec = worker.spec, None
+            spec = worker.running.pop(event["run_id"])
             worker.ended = worker.ended or event["event"] == INTERRUPTED  # after that it leaves
             end(CellEnd(spec, event["event"], event.get("error"), event.get("exit_code", 0)))
 

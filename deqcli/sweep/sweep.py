@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,9 @@ NVIDIA = Path("/dev/nvidiactl")
 
 EXECUTORS = {"local": LocalExecutor}
 """Where cells are computed, by name; each runs `deqcli.runs.run.run` on (RunSpec, folder)."""
+
+MOST_STACKED = 16
+"""Networks in one stack: more gain nothing, and a worker that dies takes fewer along."""
 
 Finish = Callable[[Path], Sequence[str]]
 """Draws figures into a sweep's folder and returns their names."""
@@ -129,7 +133,21 @@ def _compute(cells: list[RunSpec], out: Path, options: SweepOptions, ended: dict
     if cells:
         jobs, threads = share(cells, options)
         executor = EXECUTORS[options.executor](out, options.device, jobs, threads)
-        executor.run(sorted(cells, key=lambda cell: -cell.model.width), options.on_progress, on_end)
+        executor.run(batches(sorted(cells, key=lambda cell: -cell.model.width), jobs), options.on_progress, on_end)
+
+
+def batches(cells: Sequence[RunSpec], jobs: int) -> list[list[RunSpec]]:
+    """The cells in their order; small ones that differ in their seed alone are together, shared out among the jobs."""
+    together: dict[str, list[RunSpec]] = {}
+    for cell in cells:
+        others = cell.model_copy(update={"train": cell.train.model_copy(update={"seed": 0})})
+        together.setdefault(others.model_dump_json() if cell.stackable else cell.run_id, []).append(cell)
+    return [
+        alike[first : first + size]
+        for alike in together.values()
+        for size in [min(MOST_STACKED, math.ceil(len(alike) / jobs))]
+        for first in range(0, len(alike), size)
+    ]
 
 
 def share(cells: Sequence[RunSpec], options: SweepOptions) -> tuple[int, int]:

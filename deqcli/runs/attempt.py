@@ -1,0 +1,214 @@
+"""One attempt at a run: its files from the first to the last, and its network when it starts and when it stops."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from deqcli.data.dataset import Dataset
+from deqcli.deq.network import Network, Params
+from deqcli.errors import CorruptArtefact, as_refusal
+from deqcli.recipe.schema import RunSpec
+from deqcli.runs import files
+from deqcli.runs.baseline import Baseline, component, draw, measure, tensors
+from deqcli.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
+from deqcli.runs.device import Execution, device_name
+from deqcli.runs.folder import (
+    COMPLETE,
+    FAILED,
+    Manifest,
+    clear,
+    hashes,
+    row_keys,
+    verify,
+    write_manifest,
+)  # fmt: skip
+from deqcli.runs.metrics import Metrics
+from deqcli.runs.records import (
+    CERTIFICATE_COLUMNS,
+    LOSS_COLUMNS,
+    SPECTRAL_COLUMNS,
+    TIMING_COLUMNS,
+    Table,
+    csv_text,
+)  # fmt: skip
+from deqcli.runs.results import results
+from deqcli.runs.trainer import Report, Tables, Trainer
+from deqcli.theory.certificates import certify
+from deqcli.theory.initial import Initial
+
+TABLE_FILES = {"loss": files.LOSS, "spectral": files.SPECTRAL, "timing": files.TIMING}
+TABLE_COLUMNS = {"loss": LOSS_COLUMNS, "spectral": SPECTRAL_COLUMNS, "timing": TIMING_COLUMNS}
+RESULT_FILES = (files.RECIPE, files.LOSS, files.SPECTRAL, files.TIMING, files.CERTIFICATES, files.CHECKPOINT)
+OWN_FILES = (*RESULT_FILES, files.LOG)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished run; `computed` is False where it was found complete."""
+
+    folder: Path
+    manifest: Manifest
+    computed: bool
+
+
+class Attempt:
+    """One attempt at a run in a folder that is locked: its files, its trainer, and how it ends."""
+
+    def __init__(
+        self, spec: RunSpec, folder: Path, dataset: Dataset, execution: Execution, resumed: Manifest | None,
+        report: Report | None,
+    ) -> None:  # fmt: skip
+        self.spec, self.folder, self.report, self.resumed = spec, folder, report or (lambda *_: None), resumed
+        self.device, self.threads = torch.device(execution.device), execution.threads or 1
+        dtype = getattr(torch, spec.train.dtype)
+        self.exact_X, self.exact_y = tensors(dataset)
+        self.X, self.y = self.exact_X.to(self.device, dtype), self.exact_y.to(self.device, dtype)
+        self.rows_y = self.y[None] if spec.stackable else self.y
+        self._files, self._first, self._started = ExitStack(), 0, time.perf_counter()
+        self.manifest = Manifest(
+            kind="run",
+            id=spec.run_id,
+            recipe=spec.name,
+            status="running",
+            device=self.device.type,
+            device_name=device_name(self.device),
+            threads=self.threads,
+            versions=files.versions(),
+            git=files.git_commit(),
+        )
+
+    def start(self) -> tuple[Network, Tensor]:
+        """Say that the folder is being worked in; the network at a solved step and its prediction error."""
+        if self.resumed is not None:
+            self._compare(self.resumed)
+            write_manifest(self.folder, self.manifest)
+            return self._resume(self._load())
+        clear(self.folder, [files.CHECKPOINT])  # first of all: a fresh start must not find it again
+        write_manifest(self.folder, self.manifest)
+        clear(self.folder, OWN_FILES)
+        files.replace_text(self.folder / files.RECIPE, files.recipe_text(self.spec))
+        return self._fresh()
+
+    def _compare(self, resumed: Manifest) -> None:
+        now = self.manifest
+        others = {"versions": resumed.versions != now.versions, "threads": resumed.threads != now.threads}
+        others |= {"device": resumed.device != now.device}
+        now.changed = sorted({*resumed.changed, *(name for name, other in others.items() if other)})
+        if now.changed:
+            self._say(
+                f"resumed with other {', '.join(now.changed)}: the last bits may differ from an uninterrupted run"
+            )
+
+    def _say(self, sentence: str) -> None:
+        with (self.folder / files.LOG).open("a", encoding="utf-8") as log:
+            log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {sentence}\n")
+
+    def end(self, status: str, error: str | None = None) -> None:
+        """Say in the log and the manifest how it ended."""
+        self._files.close()
+        self._say(error or status)
+        self.manifest = self.manifest.model_copy(update={"status": status, "error": error})
+        write_manifest(self.folder, self.manifest)
+
+    def fail(self, error: Exception) -> None:
+        """End with an error; a full disk has no room for the news."""
+        with suppress(OSError):
+            self.end(FAILED, str(as_refusal(error)))
+
+    def finish(self, network: Network, k: int) -> Outcome:
+        """Checkpoint the last step, sum up, and be complete."""
+        self.checkpoint(network, k)
+        seconds = time.perf_counter() - self._started
+        share = self.trainer.logging_seconds / seconds
+        self._say(f"{self.trainer.step - self._first} steps in {seconds:.2f} s, of which logging {share:.1%}")
+        self.manifest.results = results(self.folder, self.spec, self.X.shape[0], self.metrics.baseline)
+        self.manifest.results["residual_misses"] = self.trainer.misses
+        self.manifest.files = hashes(self.folder, RESULT_FILES)
+        self.end(COMPLETE)
+        return Outcome(self.folder, self.manifest, computed=True)
+
+    def _load(self) -> Checkpoint:
+        checkpoint = load_checkpoint(self.folder / files.CHECKPOINT)
+        if checkpoint.state["run_id"] != self.spec.run_id:
+            raise CorruptArtefact(f"{self.folder / files.CHECKPOINT} is of another run, {checkpoint.state['run_id']}")
+        verify(self.folder, checkpoint.state["files"])
+        self._say(f"resumed at step {checkpoint.state['step']}")
+        return checkpoint
+
+    def _tables(self, checkpoint: Checkpoint | None) -> Tables:
+        marks: Mapping[str, Any] = checkpoint.state["marks"] if checkpoint else {}
+        keys = row_keys(self.spec)
+        opened = {
+            name: self._files.enter_context(Table(self.folder / file, TABLE_COLUMNS[name], keys, marks.get(name)))
+            for name, file in TABLE_FILES.items()
+        }
+        return Tables(**opened)
+
+    def _network(self, params: Params) -> Network:
+        """The network of a run; a small one is a stack of one, so that its bits are those it has in a larger stack."""
+        X = self.X
+        if self.spec.stackable:
+            params, X = Params(*(each[None] for each in (params.W, params.U, params.a))), X[None]
+        return Network(params, X, component(self.spec))
+
+    def _fresh(self) -> tuple[Network, Tensor]:
+        """Draw, solve step 0, measure the draw, and write the first rows."""
+        params = draw(self.spec, self.X.shape[0], self.device)
+        self.trainer = trainer = Trainer(self.spec, self.y, self._tables(None))
+        network = self._network(params)
+        (forward,) = network.solve_equilibria([True])
+        trainer.accept_equilibrium(forward)
+        (adjoint,) = network.solve_adjoints([True])
+        e = network.prediction_error(self.rows_y)
+        solved = trainer.accept(forward, adjoint, e.reshape(-1))
+        trainer.refuse_runaway(solved)
+        initial = measure(self.spec, params, self.exact_X, self.exact_y)
+        trainer.baseline = baseline = Baseline.of(self.spec, initial)
+        self._certify(initial, baseline.learning_rate)
+        self._say(f"learning rate {baseline.learning_rate!r}, lambda_0 {baseline.lambda_0!r}")
+        self.metrics = Metrics(params.clone(), self.X, baseline, None)
+        trainer.log(solved, lambda: network.cell(0), self.metrics)
+        return network, e
+
+    def _certify(self, initial: Initial, learning_rate: float) -> None:
+        rows = [row_keys(self.spec) | certificate.row() for certificate in certify(initial, learning_rate)]
+        files.replace_text(self.folder / files.CERTIFICATES, csv_text(CERTIFICATE_COLUMNS, rows))
+
+    def _resume(self, checkpoint: Checkpoint) -> tuple[Network, Tensor]:
+        """Put the solved step of a checkpoint back in place, with all that its next guesses are made of."""
+        stored = {name: tensor.to(self.device) for name, tensor in checkpoint.tensors.items()}
+        self.trainer = trainer = Trainer(self.spec, self.y, self._tables(checkpoint))
+        self._first = trainer.step = checkpoint.state["step"]
+        trainer.misses = checkpoint.state["misses"]
+        trainer.baseline = baseline = Baseline.restored(checkpoint)
+        start = draw(self.spec, self.X.shape[0], self.device)
+        network = self._network(start.clone())
+        network.restore({name: stored[name].reshape(held.shape) for name, held in network.state().items()})
+        self.metrics = Metrics(start, self.X, baseline, checkpoint.tensors["norm_vector"].numpy())
+        return network, network.prediction_error(self.rows_y)
+
+    def checkpoint(self, network: Network, k: int) -> None:
+        """Write what the next step depends on: network k of a stack, or the only one."""
+        trainer, cell = self.trainer, network.cell(k)
+        state = {
+            "run_id": self.spec.run_id,
+            "step": trainer.step,
+            "misses": trainer.misses,
+            "baseline": self.metrics.baseline.scalars(),
+            "marks": trainer.tables.marks(),
+            "files": hashes(self.folder, [files.RECIPE, files.CERTIFICATES]),
+        }
+        own = {name: tensor[k] if network.stacked else tensor for name, tensor in network.state().items()}
+        tensors = {
+            "U": cell.params.U, **own,
+            "norm_vector": torch.from_numpy(self.metrics.vector), **self.metrics.baseline.tensors(),
+        }  # fmt: skip
+        save_checkpoint(self.folder / files.CHECKPOINT, Checkpoint(tensors, state))
