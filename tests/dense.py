@@ -12,7 +12,7 @@ import torch
 
 from deqcli.deq.activations import ACTIVATIONS
 from deqcli.deq.network import Component, Network, Params
-from deqcli.deq.solvers import Picard, Status
+from deqcli.deq.solvers import Picard, Solver, Status
 
 Gradient = tuple[np.ndarray, np.ndarray, np.ndarray]
 """By W (m, m), by U (m, d), by a (m,)."""
@@ -43,10 +43,15 @@ def draw_problem(n: int, d: int, m: int, norm: float = 0.7, seed: int = 0) -> Pr
     )
 
 
-def network_of(p: Problem, dtype: torch.dtype = torch.float64, **options: object) -> Network:
-    """The deqcli network on copies of the arrays, with a Picard solver of these options."""
+def network_with(solver: Solver, p: Problem, dtype: torch.dtype = torch.float64) -> Network:
+    """The deqcli network on copies of the arrays, with this solver."""
     W, U, a, X = (torch.tensor(array, dtype=dtype) for array in (p.W, p.U, p.a, p.X))
-    return Network(Params(W, U, a), X, Component(ACTIVATIONS["relu"], Picard(**options)))
+    return Network(Params(W, U, a), X, Component(ACTIVATIONS["relu"], solver))
+
+
+def network_of(p: Problem, dtype: torch.dtype = torch.float64, **options: object) -> Network:
+    """The same with a Picard solver of these options."""
+    return network_with(Picard(**options), p, dtype)
 
 
 def solved_network(p: Problem, tolerance: float = 1e-14) -> Network:

@@ -39,11 +39,10 @@ def tables(folder: Path) -> dict[str, bytes]:
 
 
 def weights(folder: Path) -> dict[str, np.ndarray]:
-    """The tensors of a run's checkpoint in float64."""
-    return {
-        name: tensor.double().numpy()
-        for name, tensor in load_checkpoint(folder / "checkpoint.safetensors").tensors.items()
-    }
+    """W, U, a, and Z and V (m, n), of a run's checkpoint in float64."""
+    stored = load_checkpoint(folder / "checkpoint.safetensors").tensors
+    stored |= {"Z": stored["equilibrium_point"].T, "V": stored["adjoint_point"].T}
+    return {name: stored[name].double().numpy() for name in ("W", "U", "a", "Z", "V")}
 
 
 def picard(W: np.ndarray, B: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:

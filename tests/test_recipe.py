@@ -55,8 +55,11 @@ WORDS = {
     "SPHERE": "kind (required), label_scale (1.0), num_samples (required), input_dim (required), labels ('gaussian'), "
     "seed (0)",
     "MODEL": "width (required), activation ('relu'), init ('gaussian'), sigma_w_sq (0.08), readout_scale (1.0)",
-    "SOLVER": "kind ('picard'), tolerance ('auto'), max_iterations (500)",
-    "TRAIN": "steps (1000), learning_rate ('auto'), dtype ('float32'), seed (0)",
+    "SOLVER": "kind ('continuation'), tolerance ('auto'), max_iterations (500), corrections ('auto')",
+    "NEWTON": "kind (required), tolerance ('auto'), max_iterations (500), inner_iterations (20), forcing (0.1)",
+    "ANDERSON": "kind (required), tolerance ('auto'), max_iterations (500), memory (5), regularisation (0.0), "
+    "mixing (1.0)",
+    "TRAIN": "steps (1000), learning_rate ('auto'), dtype ('float32'), tf32 (false), seed (0)",
     "FILE": "kind (required), label_scale (1.0), path (required), label_column ('y'), num_samples (null), "
     "sha256 (null)",
     "LOG": "loss_every (1), spectral_every (20), checkpoint_every (200)",
@@ -65,10 +68,13 @@ WORDS = {
     "RATE": "train.learning_rate must be `auto`, `theorem` or a positive number (default 'auto')",
     "SEED": "train.seed must be a whole number from 0 to 4294967295 (default 0)",
     "DTYPE": "train.dtype must be `float32` or `float64` (default 'float32')",
+    "TF32": "train.tf32 must be `true` or `false` (default false)",
+    "KIND": "solver.kind must be `anderson`, `auto`, `continuation`, `newton` or `picard` (default 'continuation')",
     "TOLERANCE": "solver.tolerance must be `auto` or a number above 0 and below 1 (default 'auto')",
     "WIDTHS": "sweep.widths must be a list of at least 1, each a whole number, at least 1 or `null` (default null)",
     "SEEDS": "sweep.seeds must be a list of at least 1, each a whole number from 0 to 4294967295 or `null` "
     "(default null)",
+    "BFLOAT": "did you mean `bfloat16`?",
     "FORM": "is not of the form key=value, such as train.steps=100",
     "WIDE": "use `auto` or a number",
     "LONG": "k" * 60 + "...",
@@ -91,6 +97,7 @@ MISTAKES = r"""
 : 4:2: '' is not known; known here: $SECTIONS
 + "\ud800": 1  : 4:1: half a surrogate pair is not a character
 + log: {dtype: float64}  : 4:7: log.dtype is not known; did you mean `train.dtype`? known here: $LOG
++ log: {tolerance: 1e-3}  : 4:7: log.tolerance is not known; did you mean `solver.tolerance`? known here: $LOG
 + solver:
 +   tolerence: 1e-6
 : 5:3: solver.tolerence is not known; did you mean `tolerance`? known here: $SOLVER
@@ -111,7 +118,21 @@ MISTAKES = r"""
 + train: {dtype: flaot32}  : 4:16: $DTYPE, got 'flaot32'; did you mean `float32`?
 + log: {spectral_every: 0}  : 4:23: log.spectral_every must be a whole number, at least 1 (default 20), got 0
 + solver: {tolerance: 1}  : 4:21: $TOLERANCE, got 1
-+ solver: {kind: newton}  : 4:16: solver.kind must be `picard` (default 'picard'), got 'newton'
++ train: {tf32: yes}  : 4:15: $TF32, got 'yes'
++ train: {tf32: 1}  : 4:15: $TF32, got 1
++ solver: {kind: newtn}  : 4:16: $KIND, got 'newtn'; did you mean `newton`?
++ solver: {kind: }  : 4:15: $KIND, got null
++ solver: newton  : 4:9: solver must be a section with the keys $SOLVER, got 'newton'
++ solver: {memory: 3}  : 4:10: solver.memory is not known; known here: $SOLVER
++ solver: {kind: newton, memory: 3, forcing: 1}
+: 4:24: solver.memory is not known; known here: $NEWTON
+: 4:44: solver.forcing must be a number above 0 and below 1 (default 0.1), got 1
++ solver: {kind: anderson, memory: 51, regularisation: 1, mixing: 1.5}
+: 4:34: solver.memory must be a whole number from 1 to 50 (default 5), got 51
+: 4:54: solver.regularisation must be a number from 0 to below 1 (default 0.0), got 1
+: 4:65: solver.mixing must be a number above 0 and at most 1 (default 1.0), got 1.5
++ solver: {corrections: float16}
+: 4:23: solver.corrections must be `auto`, `full`, `float32` or `bfloat16` (default 'auto'), got 'float16'; $BFLOAT
 + sweep:
 +   widths:
 +   - 64
@@ -155,6 +176,7 @@ $ sweep.widths=[1, two]  > 1:18: sweep.widths.1 must be a whole number, at least
 $ train={steps: 3, seeed: 4}  > 1:18: train.seeed is not known; did you mean `seed`? known here: $TRAIN
 $ train.stesp=3  > 1:1: train.stesp is not known; did you mean `steps`? known here: $TRAIN
 $ seed=3  > 1:1: seed is not known; did you mean `data.seed`? known here: $SECTIONS
+$ solver.kind=anderson; solver.forcing=0.5  > 2:1: solver.forcing is not known; known here: $ANDERSON
 $ newsection.x=1  > 1:1: newsection is not known; known here: $SECTIONS
 $ model.widht.x=3  > 1:1: model.widht is not known; did you mean `width`? known here: $MODEL
 $ model.width.x=3  > 1:1: model.width.x is not known: model.width has no keys
@@ -210,6 +232,10 @@ $ solver.tolerance=1e-8
 > 1:18: solver.tolerance: must be at least 1.1920928955078125e-07, what float32 can resolve, got 1e-08
 $ train.dtype=float64; solver.tolerance=2.2e-16
 > 2:18: solver.tolerance: must be at least 2.220446049250313e-16, what float64 can resolve, got 2.2e-16
+$ train.tf32=true; train.dtype=float64
+> 1:12: train.tf32: is a way to multiply float32; leave it out or use dtype float32
+$ train.tf32=true; solver.tolerance=9e-4
+> 2:18: solver.tolerance: must be at least 0.0009765625, what tf32 can resolve, got 0.0009
 $ train.learning_rate=theorem; model.sigma_w_sq=0.125
 > 1:21: train.learning_rate: `theorem` needs sigma_w_sq < 0.125 (Assumption 1), got 0.125
 $ model.width=19; train.learning_rate=theorem
@@ -271,7 +297,7 @@ def test_values_that_cannot_be_true_together_are_refused(text: str, overrides: l
 
 
 def test_the_tables_of_mistakes_were_read_to_their_end() -> None:
-    assert (len(cases(MISTAKES)), len(cases(CONTRADICTIONS))) == (63, 15)
+    assert (len(cases(MISTAKES)), len(cases(CONTRADICTIONS))) == (73, 17)
 
 
 @pytest.mark.parametrize("text", ["", "# only a comment\n", "~\n", "---\n"])
@@ -314,6 +340,8 @@ data={kind: digits, num_samples: 1797, classes: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9], 
 data.input_dim=1; data.num_samples=1
 solver.tolerance=1.2e-7
 solver.tolerance=2.3e-16; train.dtype=float64
+solver.tolerance=9.8e-4; train.tf32=true
+solver={kind: anderson, memory: 50, regularisation: 0, mixing: 1}
 train.learning_rate=theorem; model.sigma_w_sq=0.1249; model.width=20
 train.steps=0
 train.steps=9007199254740992
@@ -415,6 +443,7 @@ def test_the_json_schema_is_one() -> None:
 BAD = [
     "name", "data", "model", "extra: 1", "data: 3", "train: {step: 3}", "train: {steps: -1}", "train: {dtype: half}",
     "train: {learning_rate: fast}", "train: {seed: 4294967296}", "solver: {tolerance: 1}", "log: {spectral_every: 0}",
+    "train: {tf32: 1}", "solver: {kind: newtn}", "solver: {kind: picard, memory: 3}", "solver: {memory: 3}",
     "sweep: {widths: []}",
 ]  # fmt: skip
 
@@ -431,8 +460,8 @@ RESOLVED = {
     "name": "base",
     "data": {"kind": "sphere", "num_samples": 20, "input_dim": 10, "labels": "gaussian", "label_scale": 1.0, "seed": 0},
     "model": {"width": 64, "activation": "relu", "init": "gaussian", "sigma_w_sq": 0.08, "readout_scale": 1.0},
-    "solver": {"kind": "picard", "tolerance": "auto", "max_iterations": 500},
-    "train": {"steps": 1000, "learning_rate": "auto", "dtype": "float32", "seed": 0},
+    "solver": {"kind": "continuation", "tolerance": "auto", "max_iterations": 500, "corrections": "auto"},
+    "train": {"steps": 1000, "learning_rate": "auto", "dtype": "float32", "tf32": False, "seed": 0},
     "log": {"loss_every": 1, "spectral_every": 20, "checkpoint_every": 200},
 }
 """All that the base leaves to defaults, spelled out. A change here renames every run that users have."""
@@ -470,16 +499,24 @@ def test_the_same_options_spelled_otherwise_are_the_same_run(text: str) -> None:
 CHANGES = [
     "name=other", "data.num_samples=21", "data.input_dim=11", "data.labels=signs", "data.label_scale=2", "data.seed=1",
     "model.width=65", "model.sigma_w_sq=0.09", "model.readout_scale=0.5", "solver.tolerance=1e-6",
-    "solver.max_iterations=501", "train.steps=1001", "train.learning_rate=0.1", "train.dtype=float64", "train.seed=1",
+    "solver.max_iterations=501", "solver.corrections=full", "solver.kind=picard", "train.steps=1001",
+    "train.learning_rate=0.1", "train.dtype=float64", "train.tf32=true", "train.seed=1",
     "log.loss_every=2", "log.spectral_every=21", "log.checkpoint_every=201",
 ]  # fmt: skip
-ONLY_ONE_VALUE = {"model.activation", "model.init", "solver.kind"}
+SOLVERS = [
+    "solver={kind: picard, tolerance: 1e-3, max_iterations: 9}",
+    "solver={kind: anderson, memory: 3, regularisation: 1e-9, mixing: 0.5}",
+    "solver={kind: newton, inner_iterations: 7, forcing: 0.3}",
+    "solver={kind: auto, corrections: float32}",
+]
+ONLY_ONE_VALUE = {"model.activation", "model.init"}
 
 
 def test_another_value_of_any_option_is_another_run() -> None:
     options = {f"{section}.{key}" for section, part in RESOLVED.items() if isinstance(part, dict) for key in part}
     assert {*(each.split("=")[0] for each in CHANGES), *ONLY_ONE_VALUE, "data.kind"} == {"name", *options}
-    assert len({load(BASE).hash8, *(load(BASE, each).hash8 for each in CHANGES)}) == 1 + len(CHANGES) == 19
+    changes = [*CHANGES, *SOLVERS]
+    assert len({load(BASE).hash8, *(load(BASE, each).hash8 for each in changes)}) == 1 + len(changes) == 26
 
 
 def test_a_cell_is_the_run_of_a_recipe_with_that_width_and_seed() -> None:
@@ -495,8 +532,8 @@ def test_a_cell_is_the_run_of_a_recipe_with_that_width_and_seed() -> None:
 
 
 EVERYTHING = [
-    "train={steps: 3, learning_rate: 1e-3, dtype: float64, seed: 7}",
-    "solver={tolerance: 1e-10, max_iterations: 9}",
+    "train={steps: 3, learning_rate: 1e-3, dtype: float64, tf32: false, seed: 7}",
+    "solver={kind: continuation, tolerance: 1e-10, max_iterations: 9, corrections: full}",
     "log={loss_every: 2, spectral_every: 3, checkpoint_every: 4}",
     "model={width: 12, sigma_w_sq: 0.1, readout_scale: 1e-300}",
     "data={kind: digits, num_samples: 9, classes: [3, 5, 8], labels: gaussian, label_scale: 1e22, seed: 2}",
@@ -506,10 +543,14 @@ EVERYTHING = [
 
 NAMES = ["5", "1e3", "010", "0x1f", "0o17", "null", "true", "yes", "1.5", "2024-01-01", "1_0"]
 RATES = [5e-324, 1e-300, 1e-5, 0.1 + 0.2, 1 / 3, 123456789.0, 1e16, 1e22, 3.4028234663852886e38]
-CHANGED = [*CHANGES, *(f"name='{name}'" for name in NAMES), *(f"train.learning_rate={rate!r}" for rate in RATES)]
+SPELLED = [*(f"name='{name}'" for name in NAMES), *(f"train.learning_rate={rate!r}" for rate in RATES)]
 
 
-@pytest.mark.parametrize("overrides", [[], EVERYTHING, *([each] for each in CHANGED)], ids=lambda each: "; ".join(each))
+@pytest.mark.parametrize(
+    "overrides",
+    [[], EVERYTHING, *([each] for each in (*CHANGES, *SOLVERS, *SPELLED))],
+    ids=lambda each: "; ".join(each),
+)
 def test_the_text_of_a_recipe_is_a_recipe_of_the_same_run(overrides: list[str]) -> None:
     recipe = load(BASE, *overrides)
     again, run = load(recipe_text(recipe)), load(recipe_text(recipe.run()))

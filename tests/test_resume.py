@@ -62,6 +62,22 @@ def test_wherever_it_stops(tmp_path: Path, step: int) -> None:
     assert tables(folder) == tables(run(spec, tmp_path / "whole", CPU).folder)
 
 
+@pytest.mark.parametrize(
+    "override",
+    [
+        *(f"solver.kind={kind}" for kind in ("picard", "anderson", "newton", "auto")),
+        "model.width=130",
+        "data.num_samples=40",
+    ],
+)
+def test_whatever_is_kept_from_step_to_step_is_in_the_checkpoint(tmp_path: Path, override: str) -> None:
+    """Of every solver, of a network too wide for a stack, and of one whose U itself is kept."""
+    spec = small(tmp_path, override)
+    folder = interrupted(spec, tmp_path / "parts", 9)
+    run(spec, tmp_path / "parts", CPU)
+    assert tables(folder) == tables(run(spec, tmp_path / "whole", CPU).folder)
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path
@@ -225,11 +241,21 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
 
 
 def test_resuming_with_other_threads_says_so(tmp_path: Path) -> None:
-    spec = small(tmp_path)
+    spec = small(tmp_path, "model.width=130")
+    assert not spec.stackable
     interrupted(spec, tmp_path, 9)
     done = run(spec, tmp_path, Execution("cpu", 2))
-    assert done.manifest.changed == ["threads"]
+    assert (done.manifest.changed, done.manifest.threads) == (["threads"], 2)
     assert "resumed with other threads" in (done.folder / "run.log").read_text()
+
+
+def test_a_run_that_can_be_stacked_has_one_thread_whatever_is_asked_for(tmp_path: Path) -> None:
+    spec = small(tmp_path)
+    assert spec.stackable
+    interrupted(spec, tmp_path / "parts", 9)
+    done = run(spec, tmp_path / "parts", Execution("cpu", 2))
+    assert (done.manifest.changed, done.manifest.threads) == ([], 1)
+    assert tables(done.folder) == tables(run(spec, tmp_path / "whole", CPU).folder)
 
 
 def test_a_signal_in_the_last_step_is_heard_although_the_run_is_complete(tmp_path: Path) -> None:

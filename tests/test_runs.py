@@ -68,10 +68,13 @@ def test_manifest_lists_the_hash_of_every_result(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-8), ("float32", 1e-4)])
 @pytest.mark.parametrize("samples", [6, 40, 1])
+@pytest.mark.parametrize("width", [32, 130])
 def test_losses_agree_with_an_independent_float64_implementation(
-    tmp_path: Path, dtype: str, tolerance: float, samples: int
+    tmp_path: Path, width: int, samples: int, dtype: str, tolerance: float
 ) -> None:
-    overrides = [f"train.dtype={dtype}", f"data.num_samples={samples}", "train.learning_rate=1e-3"]
+    """In a stack of networks and alone."""
+    given = {"model.width": width, "data.num_samples": samples, "train.dtype": dtype, "train.learning_rate": "1e-3"}
+    overrides = [f"{key}={value}" for key, value in given.items()]
     spec = small(tmp_path, *overrides)
     start = weights(run(small(tmp_path, *overrides, "train.steps=0"), tmp_path, CPU).folder)
     done = run(spec, tmp_path, CPU)
@@ -83,13 +86,17 @@ def test_losses_agree_with_an_independent_float64_implementation(
     assert measured[-1] < measured[0]
 
 
-def test_checkpoint_holds_the_equilibrium_and_the_adjoint_of_its_weights(tmp_path: Path) -> None:
-    spec = small(tmp_path)
+@pytest.mark.parametrize(
+    "override", ["solver.kind=continuation", "solver.kind=picard", "model.width=130", "data.num_samples=40"]
+)
+def test_checkpoint_holds_the_equilibrium_and_the_adjoint_of_its_weights(tmp_path: Path, override: str) -> None:
+    """In a stack of networks, alone, and with U itself instead of its change kept."""
+    spec = small(tmp_path, override)
     end, X = weights(run(spec, tmp_path, CPU).folder), spec.data.load().X
     Z = picard(end["W"], end["U"] @ X)
     slope = (end["W"] @ Z + end["U"] @ X >= 0).astype(float)
     assert end["Z"] == pytest.approx(Z, abs=1e-10)
-    assert end["V"] == pytest.approx(picard(end["W"].T, np.repeat(end["a"][:, None], 6, 1), slope), abs=1e-10)
+    assert end["V"] == pytest.approx(picard(end["W"].T, np.repeat(end["a"][:, None], len(Z.T), 1), slope), abs=1e-10)
 
 
 def test_spectral_rows_agree_with_dense_linear_algebra(tmp_path: Path) -> None:

@@ -245,9 +245,11 @@ def test_files_of_strangers_and_damaged_ones_are_not_merged(tmp_path: Path) -> N
     assert runs["error"].str.contains("not deqcli's|not what was written").all()
 
 
-def test_a_signal_to_one_worker_fails_its_cell_and_the_rest_go_on(tmp_path: Path) -> None:
-    loaded = recipe(tmp_path, "train.steps=3000", "log.spectral_every=1000", "sweep.widths=[24]", "sweep.seeds=[0, 1]")
-    signalled: list[RunSpec] = []
+@pytest.mark.parametrize(("kind", "shared"), [("picard", 1), ("continuation", 2)])
+def test_a_signal_to_one_worker_interrupts_its_cells_and_the_rest_go_on(tmp_path: Path, kind: str, shared: int) -> None:
+    """One cell of a solver that stacks no networks, else both of a stack; the same sweep goes on from there."""
+    overrides = ("train.steps=1500", "log.spectral_every=500", "log.checkpoint_every=5000", f"solver.kind={kind}")
+    loaded, signalled = recipe(tmp_path, *overrides), list[RunSpec]()
 
     def stop_once(spec: RunSpec, _step: int, _loss: float) -> None:
         if not signalled:
@@ -255,11 +257,22 @@ def test_a_signal_to_one_worker_fails_its_cell_and_the_rest_go_on(tmp_path: Path
             for pid in children():
                 os.kill(pid, signal.SIGTERM)
 
-    end = sweep(loaded, tmp_path, SweepOptions(device="cpu", jobs=1, on_progress=stop_once))
-    assert [each.spec for each in end.failed] == signalled
-    assert end.failed[0].status == "interrupted"
+    end = sweep(loaded, tmp_path / "parts", SweepOptions(device="cpu", jobs=1, on_progress=stop_once))
+    assert [each.status for each in end.failed] == ["interrupted"] * shared
+    assert [each.status for each in end.ends].count("complete") == 4 - shared
+    assert signalled[0] in [each.spec for each in end.failed]
+    assert {each.spec.model.width for each in end.failed} == {signalled[0].model.width}
+    for each in end.failed:
+        folder = run_folder(tmp_path / "parts", each.spec)
+        assert json.loads((folder / "manifest.json").read_text())["status"] == "interrupted"
+        assert (folder / "checkpoint.safetensors").exists()
     assert json.loads((end.folder / "manifest.json").read_text())["status"] == "failed"
-    assert sweep(loaded, tmp_path, SweepOptions(device="cpu", jobs=1)).failed == []
+    again = sweep(loaded, tmp_path / "parts", SweepOptions(device="cpu", jobs=1))
+    assert (again.kept, again.failed) == (4 - shared, [])
+    for each in end.failed:
+        assert "resumed at step" in (run_folder(tmp_path / "parts", each.spec) / "run.log").read_text()
+    whole = sweep(loaded, tmp_path / "whole", SweepOptions(device="cpu", jobs=1))
+    assert (again.folder / "loss.csv").read_bytes() == (whole.folder / "loss.csv").read_bytes()
 
 
 def test_an_executor_that_is_not_there_is_refused(tmp_path: Path) -> None:

@@ -73,15 +73,12 @@ class Automatic(Solver):
         ]
 
     def _plainly(self, equation: Equation, track: Track, confirm: Sequence[bool], probing: bool) -> list[Solution]:
-        import numpy as np
-
         tolerance = self.tolerance_for(dtype_name(track.point))
         enough = PROBE if probing else math.ceil(math.log(tolerance) / math.log(SLOW))
         plain = Continuation(
             tolerance=tolerance, max_iterations=min(enough, self.max_iterations), corrections=self.corrections
         )
-        with np.errstate(over="ignore", invalid="ignore"):  # an iteration that overflows says so by its status
-            return plain.solve(equation, track, confirm)
+        return plain.solve(equation, track, confirm)
 
     def _go_on(self, equation: Equation, place: Place, start: Tensor | None, plain: Solution) -> Solution:
         """Solve one network by acceleration; from its `start`, if that is known, where plain iteration went astray."""

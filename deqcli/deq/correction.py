@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor
 from deqcli.deq.equations import Equation
 from deqcli.deq.ledger import Ledger, norm
 from deqcli.deq.rows import Rows
-from deqcli.deq.solvers import Picard, Solution, Solver, Status, dtype_name
+from deqcli.deq.solvers import Picard, Solution, Solver, Status, dtype_name, ratio_of_norms
 from deqcli.deq.track import Track
 
 LEAST_SIZE = 2**16
@@ -57,6 +58,7 @@ class Correction:
         low: torch.dtype | None = None if wanted == "full" else getattr(torch, wanted)
         return None if low == dtype else low
 
+    @np.errstate(over="ignore", invalid="ignore")  # an iteration that overflows says so by its status
     def run(self, confirm: Sequence[bool]) -> list[Solution]:
         """Iterate until every network has ended: by estimate, and by its true residual where it is to be confirmed."""
         self._iterate(1, full=True)
@@ -146,22 +148,33 @@ class Correction:
         return values.copy() if self.equation.stacked else np.array([norm(values)])
 
     def _set_odd_ones_apart(self) -> None:
-        """Solve plainly the networks whose entries are so small, or large, that squares of changes leave the floats."""
+        """Solve plainly the networks whose entries are so small, or large, that squares of changes leave the floats.
+
+        Changes may come down to a thousandth of the tolerance; the solution may be a thousand times the first image.
+        """
         finfo, entries = torch.finfo(self.track.point.dtype), self.track.point.numel() / self.track.networks
-        sizes, least = self._of_networks(self.sizes), math.sqrt(finfo.tiny * entries) / (self.tolerance * 1e-3)
-        for k in np.flatnonzero(~((sizes > least) & (sizes < math.sqrt(finfo.max)))):
-            plain = Picard(tolerance=self.tolerance, max_iterations=self.solver.max_iterations)
+        least, most = math.sqrt(finfo.tiny * entries) / (self.tolerance * 1e-3), math.sqrt(finfo.max) * 1e-3
+        sizes = self._of_networks(self.sizes)
+        for k in np.flatnonzero(~((sizes > least) & (sizes < most))):
+            plain = Picard(tolerance=self.tolerance, max_iterations=max(self.solver.max_iterations - 1, 1))
             tensors = (self.track.point, self.track.preactivation, self.track.workspace["image"])
             own = [tensor[k] for tensor in tensors] if self.equation.stacked else tensors
-            self.ended[int(k)] = plain.plainly(self.equation.of(int(k)), *own)
+            solution = plain.plainly(self.equation.of(int(k)), *own)
+            self.ended[int(k)] = replace(solution, iterations=1 + solution.iterations)
 
     def _low_products(self) -> int:
         """How many products in low precision pay: what they put into P stays well below the changes they make."""
-        if self.low is None or self.misses.any() or not 0 < self.ledger.ratio[0] < 1:
+        if self.low is None or self.misses.any() or not (0 < self.ledger.ratio[0] < 1 and self._fits(self.low)):
             return 0
         ratio, change = float(self.ledger.ratio[0]), norm(self.ledger.change[self.rows.ids])
         least = norm(self.ledger.drift[self.rows.ids] + self._drift(MOST_LOW)) / DRIFT_SHARE
         return min(MOST_LOW, math.floor(math.log(least / change) / math.log(ratio))) if least < change * ratio else 0
+
+    def _fits(self, low: torch.dtype) -> bool:
+        """Whether changes down to a thousandth of the tolerance, and their products, are floats of low precision."""
+        finfo, root = torch.finfo(low), math.sqrt(self.track.point.numel())
+        least = finfo.tiny * root / (LOW_ROUNDING[low] * self.tolerance * 1e-3)
+        return least < norm(self.sizes) < finfo.max * 1e-3
 
     def _drift(self, count: int) -> np.ndarray:
         """What the rounding of so many corrections comes to in F(z): of products that shrink by the ratio each."""
@@ -176,14 +189,15 @@ class Correction:
         self.equation.preactivation(point, probe)
         self.equation.image(probe, image)
         change, sizes = _norms(image - point, image)
-        residuals = self._of_networks(change) / self._of_networks(sizes)
+        norms = self._of_networks(change).tolist(), self._of_networks(sizes).tolist()
+        residuals = [ratio_of_norms(*each) for each in zip(*norms, strict=True)]
         self.iterations[due] += 1
         missed = [k for k in due if residuals[k] > self.tolerance and not self._exhausted(k)]
         for k in set(due).difference(missed):
-            self.ended[k] = self._confirmed(k, float(residuals[k]))
+            self.ended[k] = self._confirmed(k, residuals[k])
         for k in missed:
             self.misses[k] += 1
-            self.track.margin[k] *= MISSED * max(1.0, residuals[k] / self._estimate(k))
+            self.track.margin[k] *= MISSED * max(1.0, ratio_of_norms(residuals[k], self._estimate(k)))
             items = slice(k, k + 1) if self.equation.stacked else slice(None)
             point[items], self.track.preactivation[items] = image[items], probe[items]
             self._observe(np.arange(len(change))[items], change[items])
@@ -191,11 +205,12 @@ class Correction:
         return bool(missed)
 
     def _estimate(self, network: int) -> float:
-        return float(self.ledger.residual[network] * self.tolerance / self.ledger.allowed[network])
+        size = float(self.ledger.allowed[network]) / self.tolerance
+        return ratio_of_norms(float(self.ledger.residual[network]), size)
 
     def _confirmed(self, network: int, residual: float) -> Solution:
         status = Status.CONVERGED if residual <= self.tolerance else Status.EXHAUSTED
-        status = status if math.isfinite(residual) else Status.DIVERGED
+        status = Status.DIVERGED if math.isnan(residual) else status
         return Solution(residual, int(self.iterations[network]), status, misses=int(self.misses[network]))
 
     def _estimated(self, network: int) -> Solution:

@@ -60,16 +60,25 @@ class Equation:
         """Whether items are networks and not samples."""
         return self.matrix.dim() == 3
 
-    def at(self, items: Tensor, offset: Tensor, slope: Tensor) -> Equation:
-        """The equation of these items alone; `offset` and `slope` are buffers to gather into."""
-        one_for_all = self.offset.shape[0] == 1 and not self.stacked
+    def at(self, items: Tensor, matrix: Tensor, offset: Tensor, slope: Tensor) -> Equation:
+        """The equation of these items alone; the other arguments are buffers to gather into."""
         return Equation(
-            self.matrix[items] if self.stacked else self.matrix,
-            self.offset if one_for_all else taken(self.offset, items, offset),
+            self._matrix_of(items, matrix) if self.stacked else self.matrix,
+            self._offset_of(items, offset),
             self.activation,
             self.slope if self.slope is None else taken(self.slope, items, slope),
             self.lowered,
         )
+
+    def _matrix_of(self, items: Tensor, buffer: Tensor) -> Tensor:
+        if self.matrix.stride(-1) == 1:
+            return taken(self.matrix, items, buffer)
+        return taken(self.matrix.mT, items, buffer).mT  # W^T, which stays W seen the other way
+
+    def _offset_of(self, items: Tensor, buffer: Tensor) -> Tensor:
+        if self.offset.shape[-2] != 1:
+            return taken(self.offset, items, buffer)
+        return self.offset[items] if self.stacked else self.offset
 
     def of(self, network: int) -> Equation:
         """The equation of one network; itself where there is but one."""
@@ -82,10 +91,11 @@ class Equation:
         """Write g A + B for g = `point`."""
         multiply_add(self.offset, point, self.matrix, out)
 
-    def correct(self, preactivation: Tensor, change: Tensor, product: Tensor) -> None:
-        """Add (change of g) A to P; the product is taken, and written, in the precision of those two buffers."""
+    def correct(self, preactivation: Tensor, change: Tensor, product: Tensor, spare: Tensor) -> None:
+        """Add (change of g) A to P; the product is taken, and written, in the precision of `change` and `product`."""
         assert self.lowered is not None
-        preactivation.add_(torch.mm(change, self.lowered(change.dtype), out=product))
+        torch.mm(change, self.lowered(change.dtype), out=product)
+        preactivation.add_(product if product.is_cuda else spare.copy_(product))  # a CPU would convert into new memory
 
     def image(self, preactivation: Tensor, out: Tensor) -> None:
         """Write g(P)."""

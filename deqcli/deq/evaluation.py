@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from deqcli.deq.equations import Equation
-from deqcli.deq.solvers import Solution, Status, frobenius_norms
+from deqcli.deq.solvers import Solution, Status, frobenius_norms, ratio_of_norms
 
 
 class Evaluation:
@@ -57,15 +57,6 @@ class Evaluation:
         finfo = torch.finfo(self.point.dtype)
         least = math.sqrt(finfo.tiny * self.point.numel()) / (tolerance * 1e-3)
         return least < self.size < math.sqrt(finfo.max) and self.residual < math.sqrt(finfo.max) / self.size
-
-
-def ratio_of_norms(distance: float, size: float) -> float:
-    """distance / size as `relative_residual` has it: 0 where nothing differs, NaN where a norm is not finite."""
-    if not (math.isfinite(size) and math.isfinite(distance)):
-        return math.nan
-    if distance == 0:
-        return 0.0
-    return distance / size if size > 0 else math.inf
 
 
 def row_dots(left: Tensor, right: Tensor, spare: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from deqcli.deq.equations import subtract_product
+from deqcli.deq.room import room, spaced
 
 
 class Injection:
@@ -23,12 +24,12 @@ class Injection:
         self._X = X
         d, n = X.shape[-2:]
         self.summed = n < 2 * d
-        self._U = self.start = U
-        self.value = torch.matmul(X.mT, U.mT.to(X.dtype))  # (n, m)
+        self._U = self.start = spaced(U)
+        self.value = spaced(torch.matmul(X.mT, self._U.mT.to(X.dtype)))  # (n, m)
         if self.summed:
             self._start = self.value.clone()
-            self._sum = torch.zeros_like(self.value)
-            self._XtX = torch.matmul(X.mT, X)
+            self._sum = room(self.value.shape, self.value)
+            self._XtX = spaced(torch.matmul(X.mT, X))
         self._fresh = True
 
     @property
@@ -36,7 +37,7 @@ class Injection:
         """U of now."""
         if not self._fresh:
             if self._U is self.start:
-                self._U = torch.empty_like(self.start)
+                self._U = room(self.start.shape, self.start)
             self._U.copy_(self.start)
             subtract_product(self._U, self._sum.mT, self._X.mT)
             self._fresh = True

@@ -13,6 +13,7 @@ from deqcli.deq.activations import Activation
 from deqcli.deq.equations import Equation, subtract_product
 from deqcli.deq.injection import Injection
 from deqcli.deq.precision import to_float64
+from deqcli.deq.room import room, spaced
 from deqcli.deq.solvers import Solution, Solver
 from deqcli.deq.track import Track, Workspace
 
@@ -63,9 +64,9 @@ class Network:
     """
 
     def __init__(self, params: Params, X: Float[Tensor, "*c d n"], component: Component) -> None:
-        self._W, self._a, self.X = params.W, params.a, X.mT.contiguous().mT
+        self._W, self._a, self.X = spaced(params.W), params.a, spaced(X.mT.contiguous()).mT
         self.activation, self.solver = component.activation, component.solver
-        point = X.new_empty((*X.shape[:-2], X.shape[-1], params.W.shape[-1]))  # (n, m)
+        point = room((*X.shape[:-2], X.shape[-1], params.W.shape[-1]), X)  # (n, m)
         self.workspace = Workspace(point)
         self.equilibrium = Track(point, self.solver.equilibrium_order, self.workspace)
         self.adjoint = Track(point, self.solver.adjoint_order, self.workspace)
@@ -184,7 +185,8 @@ class Network:
 
     def prediction_error(self, y: Float[Tensor, "*c n"]) -> Float[Tensor, "*c n"]:
         """e = y_hat - y with y_hat = a^T Z."""
-        return torch.matmul(self.equilibrium.point, self._a.unsqueeze(-1)).squeeze(-1) - y
+        terms = torch.mul(self.equilibrium.point, self._a.unsqueeze(-2), out=self.workspace["image"])  # (n, m)
+        return terms.sum(-1) - y
 
     def descend(self, prediction_error: Float[Tensor, "*c n"], learning_rate: float | Tensor) -> None:
         """One step of full-batch gradient descent on W, U and a, in place; no gradient matrix is ever formed.
@@ -197,7 +199,7 @@ class Network:
         S = torch.mul(self.adjoint.point, scaled, out=self.workspace["image"])  # (n, m)
         subtract_product(self._W, S.mT, Z)
         self.injection.descend(S)
-        self._a.sub_(torch.matmul(Z.mT, scaled).squeeze(-1))
+        self._a.sub_(torch.mul(Z, scaled, out=S).sum(-2))
         self._lowered_fresh = False
 
 

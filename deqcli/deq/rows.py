@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -42,15 +44,17 @@ class Rows:
             return
         self.gather_back()
         items = torch.from_numpy(active).to(self.point.device)
-        buffers = [self._buffer(name, len(active)) for name in ("point", "preactivation", "change", "offset", "slope")]
+        names = ("point", "preactivation", "change", "offset", "slope")
+        *buffers, offset, slope = (self._buffer(name, len(active)) for name in names)
         for home, buffer in zip(self._homes[: 3 if self._correcting else 1], buffers, strict=False):
             taken(home, items, buffer)
-        self.point, self.preactivation, self.change = buffers[:3]
-        self.equation, self.ids, self._items = self._whole.at(items, *buffers[3:]), active, items
+        self.point, self.preactivation, self.change = buffers
+        matrix = self._buffer("matrix", len(active), self._whole.matrix.shape[1:]) if self._whole.stacked else offset
+        self.equation, self.ids, self._items = self._whole.at(items, matrix, offset, slope), active, items
 
-    def _buffer(self, name: str, items: int) -> Tensor:
+    def _buffer(self, name: str, items: int, shape: Sequence[int] | None = None) -> Tensor:
         most = len(self._homes[0]) if self._whole.stacked else int(self.shrink * len(self._homes[0]))
-        return self._workspace.rows(name, most)[:items]
+        return self._workspace.rows(name, most, shape)[:items]
 
     def gather_back(self) -> None:
         """Put the rows back among all of them, and work on all."""
@@ -80,11 +84,15 @@ class Rows:
     def _correct(self, low: torch.dtype) -> None:
         change, product = (self._workspace.of(name, low)[: len(self.ids)] for name in ("change", "product"))
         change.copy_(self.change)
-        self.equation.correct(self.preactivation, change, product)
+        self.equation.correct(self.preactivation, change, product, self._image)
+
+    @property
+    def _image(self) -> Tensor:
+        return self._workspace["image"][: len(self.ids)]
 
     def advance(self) -> None:
         """z <- g(P), and the change that this makes."""
-        image = self._workspace["image"][: len(self.ids)]
+        image = self._image
         self.equation.image(self.preactivation, image)
         torch.sub(image, self.point, out=self.change)
         self.point.copy_(image)

@@ -174,11 +174,16 @@ def dtype_name(tensor: Tensor) -> str:
 
 
 def relative_residual(point: Tensor, image: Tensor) -> float:
-    """||image - point||_F / ||image||_F; 0 where the two agree, NaN where a norm is not finite.
-
-    Infinite where the image is exactly 0 and the point is not, as on the way to the equilibrium of dead units.
-    """
+    """||image - point||_F / ||image||_F, as `ratio_of_norms` has it."""
     size, distance = frobenius_norms(image, image - point)
+    return ratio_of_norms(distance, size)
+
+
+def ratio_of_norms(distance: float, size: float) -> float:
+    """distance / size; 0 where nothing differs, NaN where a norm is not finite.
+
+    Infinite where an image is exactly 0 and the point is not, as on the way to the equilibrium of dead units.
+    """
     if not (math.isfinite(size) and math.isfinite(distance)):
         return math.nan
     if distance == 0:

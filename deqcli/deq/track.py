@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from deqcli.deq.room import room
 
 FADING = 0.25
 """What is left of the second difference of a row that has jumped."""
@@ -28,14 +30,14 @@ class Workspace:
     def of(self, name: str, dtype: torch.dtype) -> Tensor:
         """The buffer of this name and precision."""
         if (name, dtype) not in self._buffers:
-            self._buffers[name, dtype] = torch.empty_like(self._like, dtype=dtype)
+            self._buffers[name, dtype] = room(self._like.shape, self._like, dtype)
         return self._buffers[name, dtype]
 
-    def rows(self, name: str, most: int) -> Tensor:
-        """A buffer for at most so many items."""
+    def rows(self, name: str, most: int, shape: Sequence[int] | None = None) -> Tensor:
+        """A buffer for at most so many items; each of a shape, or as in a point."""
         key = (f"rows of {name}", self._like.dtype)
         if key not in self._buffers:
-            self._buffers[key] = torch.empty_like(self._like[:most])
+            self._buffers[key] = room((most, *(shape or self._like.shape[1:])), self._like)
         return self._buffers[key]
 
 
@@ -49,8 +51,8 @@ class Track:
     """
 
     def __init__(self, like: Tensor, order: int, workspace: Workspace) -> None:
-        self.point, self.preactivation = torch.zeros_like(like), torch.zeros_like(like)
-        self.differences = [torch.zeros_like(like) for _ in range(order)]
+        self.point, self.preactivation = room(like.shape, like), room(like.shape, like)
+        self.differences = [room(like.shape, like) for _ in range(order)]
         self.workspace = workspace
         self.networks = like.shape[0] if like.dim() == 3 else 1
         self.solved = np.zeros(self.networks)

@@ -21,7 +21,10 @@ from deqcli.deq.solvers import LARGEST, ROUNDING
 from deqcli.options import Contradiction, Count, Options, Positive, Seed
 
 STACKED_UP_TO = 128
-"""Largest width whose runs share one batched product with others of their shape, one thread for all of them."""
+"""Largest width whose runs share one batched product with others of their shape, one thread for all of them.
+
+Not width 1: products of one column are computed otherwise in a batch of one than in a batch of many.
+"""
 
 MOST_CELLS = 100_000
 SECTIONS = ("data", "model", "solver", "train", "log", "sweep")
@@ -126,7 +129,7 @@ class RunSpec(Options):
     @property
     def stackable(self) -> bool:
         """Whether it may share its products with runs of its shape: small, with a solver that can."""
-        return self.model.width <= STACKED_UP_TO and self.solver.stacks
+        return 1 < self.model.width <= STACKED_UP_TO and self.solver.stacks
 
     @property
     def hash8(self) -> str:

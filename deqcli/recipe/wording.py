@@ -32,13 +32,21 @@ def resolve(schema: Schema, value: object = None) -> Schema:
         if "$ref" in schema:
             schema = {**recipe_schema()["$defs"][schema["$ref"].rsplit("/", 1)[-1]], **_without(schema, "$ref")}
         elif "discriminator" in schema:
-            kind = value.get("kind", schema.get("default", {}).get("kind")) if isinstance(value, dict) else None
+            default = schema.get("default", {}).get("kind")
+            kind = value.get("kind", default) if isinstance(value, dict) else default
             mapping = schema["discriminator"]["mapping"]
             if not (isinstance(kind, str) and kind in mapping):
-                return {"type": "object", "properties": {"kind": {"enum": list(mapping)}}, "required": ["kind"]}
+                return _of_unknown_kind(list(mapping), default)
             schema = {"$ref": mapping[kind], **_without(schema, "discriminator", "oneOf")}
         else:
             return schema
+
+
+def _of_unknown_kind(kinds: list[str], default: str | None) -> Schema:
+    """A section of which nothing but `kind` can be told."""
+    if default is None:
+        return {"type": "object", "properties": {"kind": {"enum": kinds}}, "required": ["kind"]}
+    return {"type": "object", "properties": {"kind": {"enum": kinds, "default": default}}}
 
 
 def _without(schema: Schema, *keys: str) -> dict[str, Any]:
@@ -84,10 +92,11 @@ def phrase(schema: Schema, limits: bool = False) -> str:
 
 
 def _words(schema: Schema, limits: bool) -> list[str]:
-    names = schema.get("enum", [schema["const"]] if "const" in schema else None)
+    kind, names = schema.get("type"), schema.get("enum", [schema["const"]] if "const" in schema else None)
+    if kind == "boolean":
+        names = ["true", "false"]
     if names is not None:
         return [f"`{name}`" for name in names]
-    kind = schema.get("type")
     if kind == "array":
         return [f"a list of at least {schema.get('minItems', 0)}, each {phrase(schema['items'])}"]
     if kind == "object":
@@ -100,13 +109,17 @@ def _words(schema: Schema, limits: bool) -> list[str]:
 
 
 def _number(noun: str, schema: Schema, limits: bool) -> str:
-    low, high = schema.get("minimum"), schema.get("maximum", schema.get("exclusiveMaximum"))
-    above = schema.get("exclusiveMinimum")
+    low, high = schema.get("minimum"), schema.get("maximum")
+    above, below = schema.get("exclusiveMinimum"), schema.get("exclusiveMaximum")
+    if below is not None and schema["type"] == "integer":
+        high, below = below - 1, None
+    if high is not None and high >= UNLIMITED and not limits:
+        high = None
+    if below is not None:
+        return f"{noun} from {low} to below {below}" if above is None else f"{noun} above {above} and below {below}"
     if above is not None:
-        return "a positive number" if high is None else f"{noun} above {above} and below {high}"
-    if high is None or (high >= UNLIMITED and not limits):
-        return f"{noun}, at least {low}"
-    return f"{noun} from {low} to {high if 'maximum' in schema else high - 1}"
+        return "a positive number" if high is None else f"{noun} above {above} and at most {high}"
+    return f"{noun}, at least {low}" if high is None else f"{noun} from {low} to {high}"
 
 
 def known_keys(schema: Schema) -> str:

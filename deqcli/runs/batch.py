@@ -108,7 +108,7 @@ class Team:
         self._e, self._y = errors[0], self.attempts[0].y
         if self.network.stacked:
             self._e, self._y = torch.cat(errors), torch.cat([attempt.rows_y for attempt in self.attempts])
-            self._rate = torch.tensor(rates, dtype=torch.float64).to(self._e.device, self._e.dtype).unsqueeze(-1)
+            self._rate = self._e.new_tensor(rates).unsqueeze(-1)
         for k, attempt in enumerate(self.attempts):
             if attempt.trainer.finished:
                 self._settle(k, partial(attempt.finish, self.network, k))

@@ -73,10 +73,14 @@ def threads_limited(threads: int) -> Iterator[None]:
 
 @contextmanager
 def matmul_precision(tf32: bool) -> Iterator[None]:
-    """Whether CUDA multiplies float32 exactly or rounds what it multiplies to tf32; elsewhere nothing changes."""
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = tf32
+    """Whether CUDA multiplies float32 exactly or rounds what it multiplies to tf32; elsewhere nothing changes.
+
+    Products of bfloat16 are summed in float32 meanwhile, which the bound on what they may be off by takes for granted.
+    """
+    matmul = torch.backends.cuda.matmul
+    before = matmul.allow_tf32, matmul.allow_bf16_reduced_precision_reduction
+    matmul.allow_tf32, matmul.allow_bf16_reduced_precision_reduction = tf32, False
     try:
         yield
     finally:
-        torch.backends.cuda.matmul.allow_tf32 = before
+        matmul.allow_tf32, matmul.allow_bf16_reduced_precision_reduction = before
