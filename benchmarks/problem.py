@@ -85,7 +85,7 @@ class Problem:
         if self.rate is not None:
             return self.rate
         X, _ = self.data
-        network = Network(self.params.clone(), X, component(self.recipe))
+        network = Network(self.params.trainable_copy(), X, component(self.recipe))
         network.solve_equilibrium()
         network.solve_adjoint()
         H = empirical_ntk(network, gram(network.Z), gram(X))

@@ -56,7 +56,7 @@ def solved(draw: Draw, kind: str, dtype: torch.dtype, X: Tensor) -> Row:
     solver: Solver = TypeAdapter(SolverOptions).validate_python(
         {"kind": kind, "tolerance": TOLERANCE[dtype], "max_iterations": 500}
     )
-    params = draw.params.to(dtype).clone()
+    params = draw.params.to(dtype).trainable_copy()
     network = Network(params, X.to(dtype), Component(ACTIVATIONS["relu"], solver))
     cold, ms = _timed(network)
     e = network.prediction_error(torch.ones(N, dtype=dtype))

@@ -18,7 +18,7 @@ AGREEMENT = {"float32": 1e-4, "float64": 1e-8}
 """Largest relative difference of losses at the same step."""
 
 CHECKED = 5
-"""Steps whose losses are compared before anything is timed."""
+"""Steps whose losses are compared before anything is timed; slow ones take fewer, and are timed from their third."""
 
 
 class Contestant(Protocol):
@@ -62,23 +62,29 @@ ENTRIES = (
 """The first one is what is measured."""
 
 
+EVERYONE = tuple(each.name for each in ENTRIES)
+FAST = ("deqcli", "deqcli, picard", "torchdeq, fixed point", "torchdeq, warm start")
+"""Who takes part where the others would take minutes."""
+
+
 @dataclass(frozen=True)
 class Scenario:
-    """A problem, and in how many rounds it is timed; contestants from another package in `peers` of them."""
+    """A problem, who takes part, and in how many rounds: deqcli, others, and those that are slow."""
 
     shape: Shape
     factor: float
     rounds: int
-    peers: int
-    slow: int
+    others: int
+    slow: int = 3
+    names: tuple[str, ...] = EVERYONE
 
 
 SCENARIOS = (
-    Scenario(Shape(200, 50, 500), 1.0, 150, 40, 20),
-    Scenario(Shape(1000, 1000, 1000), 1.0, 40, 12, 6),
-    Scenario(Shape(1000, 1000, 1000), 0.1, 60, 12, 6),
-    Scenario(Shape(1000, 1000, 1000, "float64"), 1.0, 15, 7, 5),
-    Scenario(Shape(1000, 1000, 3000), 1.0, 15, 6, 0),
+    Scenario(Shape(200, 50, 500), 1.0, 150, 40, 10),
+    Scenario(Shape(1000, 1000, 1000), 1.0, 40, 12),
+    Scenario(Shape(1000, 1000, 1000), 0.1, 60, 9, names=FAST),
+    Scenario(Shape(1000, 1000, 1000, "float64"), 1.0, 14, 7, 2),
+    Scenario(Shape(1000, 1000, 3000), 1.0, 13, 7, names=FAST),
 )
 
 
@@ -86,7 +92,7 @@ def compare(scenario: Scenario) -> list[Row]:
     """Build the contestants, let them step in turn, check their losses, and give a row for each."""
     problem = Problem(scenario.shape, scenario.factor)
     say(f"{problem.shape}, learning rate {scenario.factor:g}/lambda_max(H(0))")
-    entries = [each for each in ENTRIES if each.installed and (scenario.slow or not each.slow)]
+    entries = [each for each in ENTRIES if each.installed and each.name in scenario.names]
     floor, floors = Floor(problem), list[float]()
     seconds: dict[str, list[float]] = {each.name: [] for each in entries}
     with ExitStack() as stack:
@@ -112,7 +118,7 @@ def _made(entry: Entry, problem: Problem, stack: ExitStack) -> Any:
 def _rounds(entry: Entry, scenario: Scenario) -> int:
     if entry.slow:
         return scenario.slow
-    return scenario.peers if entry.module or entry.make is Unrolled else scenario.rounds
+    return scenario.rounds if entry.name.startswith("deqcli") else scenario.others
 
 
 def _timed(contestant: Contestant) -> float:
@@ -137,11 +143,11 @@ def _check(problem: Problem, running: dict[str, Any]) -> None:
 
 
 def _row(scenario: Scenario, name: str, seconds: dict[str, list[float]], floors: Sequence[float]) -> Row:
-    shape, mine = scenario.shape, seconds[name][CHECKED:]
-    torchdeq = seconds.get("torchdeq, fixed point", [])[CHECKED:]
+    shape, first = scenario.shape, min(CHECKED, len(seconds[name]) - 1)
+    mine, torchdeq = seconds[name][first:], seconds.get("torchdeq, fixed point", [])[first:]
     return {
         "n": shape.n, "d": shape.d, "m": shape.m, "dtype": shape.dtype, "rate": scenario.factor, "method": name,
-        "ms_per_step": 1e3 * median(mine), "over_floor": median_ratio(mine, floors[CHECKED:]),
+        "ms_per_step": 1e3 * median(mine), "over_floor": median_ratio(mine, floors[first:]),
         "faster_than_torchdeq": median_ratio(torchdeq, mine) if torchdeq else None, "steps_timed": len(mine),
     }  # fmt: skip
 

@@ -1,5 +1,6 @@
 """Equilibrium and gradient against closed forms and three independent routes."""
 
+from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
@@ -159,7 +160,7 @@ def test_float32_gives_the_float64_gradient_to_its_own_precision() -> None:
     network = network_of(p, torch.float32)
     network.solve_equilibrium()
     network.solve_adjoint()
-    before = network.params.clone()
+    before = deepcopy(network.params)
     network.descend(network.prediction_error(torch.tensor(p.y, dtype=torch.float32)), rate)
     for name, wanted in zip(("W", "U", "a"), kronecker_gradient(p), strict=True):
         step = getattr(before, name) - getattr(network.params, name)

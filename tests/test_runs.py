@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -135,7 +136,7 @@ def measured(cell: Cell, X: torch.Tensor, e: torch.Tensor, dtype: torch.dtype) -
     """Its metrics and a snapshot in a precision."""
     kernel = KernelPrediction.of(torch.eye(len(e), dtype=torch.float64), e)
     params = cell.params.to(dtype)
-    found = Metrics(params.clone(), X.to(dtype), Baseline(1e-3, 1.0, 1.0, 1.0, kernel), None)
+    found = Metrics(deepcopy(params), X.to(dtype), Baseline(1e-3, 1.0, 1.0, 1.0, kernel), None)
     return found, Snapshot(found, Cell(params, cell.Z.to(dtype), cell.V.to(dtype)), e.to(dtype), 1, 1.0)
 
 

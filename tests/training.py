@@ -33,6 +33,12 @@ def problem_now(p: Problem, network: Network) -> Problem:
     return replace(p, **{name: getattr(params, name).double().numpy().copy() for name in ("W", "U", "a")})
 
 
+def weights_of(network: Network) -> Params:
+    """Copies of W, U and a."""
+    params = network.params
+    return Params(params.W.clone(), params.U.clone(), params.a.clone())
+
+
 def auto_rate(network: Network) -> float:
     """1/lambda_max(H) of a solved network, H = (Z^T Z + X^T X) * (V^T V) + Z^T Z; 1 where H = 0."""
     Z, V, X = (tensor.double().numpy() for tensor in (network.Z, network.V, network.X))

@@ -43,8 +43,8 @@ LOST = 1.0
 class Automatic(Solver):
     """`Continuation`, and where that is too slow or fails, `Anderson` for equilibria and `Newton` for adjoints.
 
-    Plain iteration may make as many products as a contraction of 0.9 would need from zero to the tolerance; only 8 if
-    it was slower than that when last seen, but for every 32nd solve. Where they do not do, acceleration goes on from
+    Plain iteration may make as many products as a contraction of 0.9 would need from zero to the tolerance, and at most
+    half of `max_iterations`; only 8 if it was slower than that when last seen, but for every 32nd solve. Where they do not do, acceleration goes on from
     the point that they reached, or, if they went astray (a measured contraction of 1 or more), from where they began.
     What decides are products, residuals and `track.ratio`, never a clock. In a stack every network has the larger
     number of products, and those that need more are then solved one by one.
@@ -75,9 +75,8 @@ class Automatic(Solver):
     def _plainly(self, equation: Equation, track: Track, confirm: Sequence[bool], probing: bool) -> list[Solution]:
         tolerance = self.tolerance_for(dtype_name(track.point))
         enough = PROBE if probing else math.ceil(math.log(tolerance) / math.log(SLOW))
-        plain = Continuation(
-            tolerance=tolerance, max_iterations=min(enough, self.max_iterations), corrections=self.corrections
-        )
+        most = min(enough, max(self.max_iterations // 2, 1))
+        plain = Continuation(tolerance=tolerance, max_iterations=most, corrections=self.corrections)
         return plain.solve(equation, track, confirm)
 
     def _go_on(self, equation: Equation, place: Place, start: Tensor | None, plain: Solution) -> Solution:

@@ -17,7 +17,7 @@ class Injection:
     Where n < 2 d only A is kept and U_t X = U_0 X - A_t (X^T X): 2 m n^2 operations a step instead of 4 m n d, and
     rounding does not pile up in U_t X. U_t is then made when somebody asks for it. Otherwise U is updated and
     multiplied at every step. Shapes: U (m, d), X (d, n), S and A (n, m), value = U X as rows (n, m); or all of them
-    with a leading axis of networks. `start` is the U that was given, which is left alone where A is kept.
+    with a leading axis of networks. `start` is U_0, which is left alone.
     """
 
     def __init__(self, U: Tensor, X: Tensor) -> None:
@@ -30,6 +30,8 @@ class Injection:
             self._start = self.value.clone()
             self._sum = room(self.value.shape, self.value)
             self._XtX = spaced(torch.matmul(X.mT, X))
+        else:
+            self._U = spaced(U.clone())
         self._fresh = True
 
     @property

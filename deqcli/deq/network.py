@@ -33,9 +33,9 @@ class Params:
         """The same numbers in another precision; tensors that have it already are shared, not copied."""
         return Params(self.W.to(dtype), self.U.to(dtype), self.a.to(dtype))
 
-    def clone(self) -> Params:
-        """A copy that later steps leave alone."""
-        return Params(self.W.clone(), self.U.clone(), self.a.clone())
+    def trainable_copy(self) -> Params:
+        """The same numbers for a network to train: W and a are copied; the U that it is given a network leaves alone."""
+        return Params(self.W.clone(), self.U, self.a.clone())
 
 
 @dataclass(frozen=True)
@@ -149,9 +149,8 @@ class Network:
         """Set D, and tell the adjoint which samples crossed a kink since the last D: their V jumps there."""
         before, now = self._slope, self.workspace["image"]
         self.activation.slope(self.equilibrium.preactivation, out=now)
-        moved = torch.sub(now, before, out=before)
-        largest = torch.linalg.vector_norm(moved, torch.inf, dim=-1, keepdim=True)
-        self.adjoint.jumped = largest > JUMP * self.activation.lipschitz
+        moved = torch.sub(now, before, out=before).abs_()
+        self.adjoint.jumped = moved.amax(-1, keepdim=True) > JUMP * self.activation.lipschitz
         before.copy_(now)
 
     def solve_adjoint(self, confirm: bool = True) -> Solution:

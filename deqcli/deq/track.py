@@ -75,7 +75,7 @@ class Track:
         """
         missed = torch.sub(self.preactivation, start, out=start)
         if self.jumped is not None:
-            missed.masked_fill_(self.jumped, 0.0)
+            missed.mul_(torch.where(self.jumped, 0.0, 1.0))
         known = np.minimum(self.solved, len(self.differences)).astype(int)
         if (known == known[0]).all():
             _update(self.differences[: known[0]], missed)

@@ -174,7 +174,7 @@ class Attempt:
         trainer.baseline = baseline = Baseline.of(self.spec, initial)
         self._certify(initial, baseline.learning_rate)
         self._say(f"learning rate {baseline.learning_rate!r}, lambda_0 {baseline.lambda_0!r}")
-        self.metrics = Metrics(params.clone(), self.X, baseline, None)
+        self.metrics = Metrics(params.trainable_copy(), self.X, baseline, None)
         trainer.log(solved, lambda: network.cell(0), self.metrics)
         return network, e
 
@@ -190,7 +190,7 @@ class Attempt:
         trainer.misses = checkpoint.state["misses"]
         trainer.baseline = baseline = Baseline.restored(checkpoint)
         start = draw(self.spec, self.X.shape[0], self.device)
-        network = self._network(start.clone())
+        network = self._network(start.trainable_copy())
         network.restore({name: stored[name].reshape(held.shape) for name, held in network.state().items()})
         self.metrics = Metrics(start, self.X, baseline, checkpoint.tensors["norm_vector"].numpy())
         return network, network.prediction_error(self.rows_y)

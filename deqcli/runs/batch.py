@@ -151,7 +151,8 @@ class Team:
     def _take(self, k: int, forward: Solution, adjoint: Solution) -> Outcome | None:
         """Log a solved step of network k; its outcome where that was the last."""
         attempt, trainer = self.attempts[k], self.attempts[k].trainer
-        solved = trainer.accept(forward, adjoint, self._e[k] if self.network.stacked else self._e)
+        e = self._e[k].clone() if self.network.stacked else self._e  # in memory of its own, aligned as if it were alone
+        solved = trainer.accept(forward, adjoint, e)
         trainer.log(solved, lambda: self.network.cell(k), attempt.metrics)
         attempt.report(attempt.spec, trainer.step, solved.loss)
         if trainer.finished:
