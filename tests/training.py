@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
 import torch
+from jaxtyping import config
 
 from deqcli.deq.activations import ACTIVATIONS
 from deqcli.deq.network import Component, Network, Params
@@ -14,6 +16,17 @@ from deqcli.deq.solvers import Solution, Solver
 from tests.dense import Problem
 
 Confirm = Callable[[int], bool]
+
+
+@contextmanager
+def shapes_unchecked() -> Iterator[None]:
+    """Without the checks of shapes at every call, which take most of the time of many small steps."""
+    before = config.jaxtyping_disable
+    config.update("jaxtyping_disable", True)
+    try:
+        yield
+    finally:
+        config.update("jaxtyping_disable", before)
 
 
 def stack_of(solver: Solver, problems: Sequence[Problem], dtype: torch.dtype = torch.float64) -> Network:
