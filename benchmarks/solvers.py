@@ -20,7 +20,7 @@ from deqcli.deq.solvers import Solution, Solver
 KINDS = ("picard", "continuation", "anderson", "newton", "auto")
 SIGMAS = (0.01, 0.08, 0.125, 0.2, 0.3, 0.4, 0.45)
 RADII = (0.9, 0.97, 0.99, 0.999)
-M, N, D = 600, 200, 200
+M, N, D = 400, 100, 100
 STEPS = 4
 TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-12}
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from deqcli.deq import ledger
+from deqcli.deq import correction
 from deqcli.deq.automatic import Automatic
 from deqcli.deq.continuation import Continuation
 from deqcli.deq.network import Network, joined, part
@@ -31,6 +31,7 @@ from tests.solving import DTYPES, rounded
 from tests.test_resume import CPU, signal_at
 from tests.training import labels, shapes_unchecked, stack_of, steps
 
+pytestmark = pytest.mark.usefixtures("fast")
 every_dtype = pytest.mark.parametrize("dtype", DTYPES)
 
 ODD = ("model.width=33", "data.num_samples=7", "data.input_dim=5", "train.steps=8", "log.spectral_every=3")
@@ -87,7 +88,7 @@ def team_sizes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 @pytest.fixture
 def fast() -> Iterator[None]:
-    """For tests of so many steps that others check the shapes."""
+    """Shapes are checked by the other tests of stacks, and of solvers."""
     with shapes_unchecked():
         yield
 
@@ -95,7 +96,6 @@ def fast() -> Iterator[None]:
 # Runs
 
 
-@pytest.mark.usefixtures("fast")
 @every_dtype
 @pytest.mark.parametrize("kind", ["continuation", "auto"])
 def test_tables_do_not_depend_on_the_grouping(tmp_path: Path, kind: str, dtype: str, team_sizes: list[int]) -> None:
@@ -126,7 +126,6 @@ def test_every_network_needs_its_own_number_of_iterations(tmp_path: Path, dtype:
     assert len(set(counts)) == len(specs)
 
 
-@pytest.mark.usefixtures("fast")
 @every_dtype
 def test_losses_of_a_stack_are_those_of_plain_iteration(tmp_path: Path, dtype: str) -> None:
     overrides = (f"train.dtype={dtype}", "train.learning_rate=0.001", "model.sigma_w_sq=0.02", "train.steps=20")
@@ -176,7 +175,6 @@ def stop(specs: Sequence[RunSpec], out: Path, step: int) -> None:
         assert manifest.status == "interrupted"
 
 
-@pytest.mark.usefixtures("fast")
 @every_dtype
 @pytest.mark.parametrize("kind", ["continuation", "auto"])
 def test_stopped_runs_go_on_in_any_grouping_and_at_different_steps(
@@ -213,7 +211,7 @@ def test_misses_are_counted_for_each_run_and_across_interruptions(
     """With estimates that may be thirty times the tolerance; what a logged row says is within it all the same."""
     specs = seeded(tmp_path, "log.spectral_every=1", seeds=range(2))
     compute(specs, tmp_path / "good", [2])
-    monkeypatch.setattr(ledger, "HEADROOM", 30.0)
+    monkeypatch.setattr(correction, "HEADROOM_SMALL", 30.0)
     compute(specs, tmp_path / "whole", [2])
     stop(specs, tmp_path / "parts", 4)
     compute(specs, tmp_path / "parts", [2])
@@ -256,7 +254,6 @@ SHAPES = [(16, 11, 128), (7, 1, 76), (20, 17, 30), (5, 18, 113), (1, 4, 9), (36,
 """n, d, m: most of them sizes at which the networks of a plain stack would not be aligned."""
 
 
-@pytest.mark.usefixtures("fast")
 @every_dtype
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("solver", [Continuation(), Automatic()], ids=["continuation", "auto"])
@@ -272,7 +269,6 @@ def test_bits_of_a_network_do_not_depend_on_its_stack(solver: Solver, shape: tup
         assert all(torch.equal(tensor[k], alone.state()[name][0]) for name, tensor in stack.state().items())
 
 
-@pytest.mark.usefixtures("fast")
 @pytest.mark.slow
 @every_dtype
 def test_bits_of_random_networks_do_not_depend_on_their_stack(dtype: str) -> None:

@@ -137,14 +137,13 @@ def estimated(found: list[Solve]) -> np.ndarray:
 @pytest.mark.usefixtures("fast")
 @pytest.mark.parametrize(("count", "every"), [(3, 3), pytest.param(12, 5, marks=pytest.mark.slow)])
 def test_true_residuals_of_500_random_trainings(count: int, every: int) -> None:
-    """Computed residuals are true. Of the estimates, one in fifty may be too optimistic, and by no factor of 2."""
+    """Within the tolerance, whether computed or estimated; computed ones are what they say."""
     found = [each for seed in range(500) for each in random_training(seed, (1, 1, 1), (12, 9, 60), count, every)]
     assert_confirmed_are_true(found)
     assert sum(each.solution.status is not Status.CONVERGED for each in found) <= 15  # ||W|| = 0.99, or grown beyond
     true = estimated(found)
     assert len(true) > 1900
-    assert np.mean(true > 1) <= 0.02
-    assert true.max() <= 2
+    assert true.max() <= 1
 
 
 @pytest.mark.usefixtures("fast")
@@ -240,7 +239,7 @@ def test_an_optimistic_estimate_is_corrected_and_counted_where_it_is_confirmed(
 ) -> None:
     """Estimates that are a hundredth of what they should be, or that may be thirty times the tolerance."""
     monkeypatch.setattr(correction, "LEAST_SIZE", 1 if low else 2**16)
-    monkeypatch.setattr(ledger, "HEADROOM", headroom)
+    monkeypatch.setattr(correction, "HEADROOM_SMALL", headroom)
     p = rounded(draw_problem(20, 5, 60, norm=0.8), DTYPES[dtype])
     network = network_with(solver(corrections="bfloat16" if low else "full"), p, DTYPES[dtype])
     network.solve_equilibrium()
@@ -340,6 +339,17 @@ def test_an_iteration_that_overflows_has_diverged(
     found = network.solve_equilibrium(confirm)
     assert found.status is Status.DIVERGED
     assert not math.isfinite(found.residual)
+
+
+@pytest.mark.parametrize(("dtype", "scale"), [("float32", 1e30), ("float64", 1e200)])
+@pytest.mark.parametrize("confirm", [False, True])
+def test_the_product_that_confirms_may_overflow(confirm: bool, dtype: str, scale: float) -> None:
+    """Nothing did before it: phi(U X) is harmless."""
+    p = draw_problem(6, 5, 20)
+    network = network_with(Continuation(max_iterations=2), replace(p, W=p.W * scale), DTYPES[dtype])
+    found = network.solve_equilibrium(confirm)
+    assert (found.status, found.iterations) == (Status.DIVERGED, 2)
+    assert math.isnan(found.residual)
 
 
 @every_dtype
@@ -515,7 +525,7 @@ def test_the_second_difference_of_a_row_that_jumps_fades() -> None:
 
 
 def test_a_row_that_jumps_at_every_step_is_not_thrown_further_and_further() -> None:
-    """d1 goes up by d2 at every jump; with d2 fading, by no more than 1/(1 - FADING) of it altogether."""
+    """d1 goes up by d2 at every jump; as d2 fades, by 1 + 1/4 + 1/16 + ... = 4/3 of it altogether."""
     track, values = track_of(2), polynomial(2, seed=1)
     for P in values[:4]:
         follow(track, P)
@@ -523,7 +533,7 @@ def test_a_row_that_jumps_at_every_step_is_not_thrown_further_and_further() -> N
     track.jumped = torch.ones(3, 1, dtype=torch.bool)
     for _ in range(200):
         follow(track, track.preactivation + torch.randn(3, 4, dtype=torch.float64))
-        assert (track.differences[0].abs() <= before[0] + before[1] / (1 - FADING) + 1e-9).all()
+        assert (track.differences[0].abs() <= before[0] + 4 / 3 * before[1] + 1e-9).all()
 
 
 def test_a_restored_track_makes_the_same_guesses() -> None:
@@ -569,7 +579,7 @@ def test_left_out_samples_use_up_no_more_than_their_share(seed: int, items: int,
             break
         assert np.isin(active, rows).all()
         dropped, out = np.setdiff1d(rows, active), np.setdiff1d(np.arange(items), active)
-        assert np.sum(found.error[out] ** 2) <= MOST_SPENT * allowed**2 * (1 + 1e-12)
+        assert np.sum(found.error[out] ** 2) <= MOST_SPENT * found.goal[0] ** 2 * (1 + 1e-12)
         assert not len(dropped) or found.error[dropped].max() <= found.error[active].min()
         rows = active
         found.error[rows] *= rng.uniform(0.2, 0.9, len(rows))
@@ -589,7 +599,7 @@ def test_samples_come_back_where_the_tolerance_comes_down(seed: int, items: int)
         if not len(active):
             break
         out = np.setdiff1d(np.arange(items), active)
-        assert np.sum(found.error[out] ** 2) <= TOO_MUCH_SPENT * found.allowed[0] ** 2 * (1 + 1e-12)
+        assert np.sum(found.error[out] ** 2) <= TOO_MUCH_SPENT * found.goal[0] ** 2 * (1 + 1e-12)
         rows = active
         found.error[rows] *= rng.uniform(0.3, 0.95, len(rows))
 
@@ -617,7 +627,7 @@ def test_iterations_are_planned_until_it_has_converged_or_few_are_left(
         return
     out = np.sum(found.error[np.setdiff1d(np.arange(items), rows)] ** 2)
     smallest = np.sort(found.error[rows])[: len(rows) - int(share * len(rows))]
-    budget = ledger.SPENT * (MOST_SPENT * allowed**2 - out)
+    budget = ledger.SPENT * (MOST_SPENT * found.goal[0] ** 2 - out)
 
     def holds() -> Iterator[bool]:
         for k in range(1, 100):

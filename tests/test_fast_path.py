@@ -28,9 +28,13 @@ SOLVERS: dict[str, Solver] = {
     "automatic": Automatic(),
 }
 every_solver = pytest.mark.parametrize("name", SOLVERS)
+pytestmark = pytest.mark.usefixtures("fast")
 every_dtype = pytest.mark.parametrize("dtype", DTYPES)
 
-REFERENCE = {"float32": Picard(max_iterations=5000), "float64": Picard(tolerance=1e-14, max_iterations=5000)}
+REFERENCE = {
+    "float32": Picard(tolerance=3e-7, max_iterations=5000),
+    "float64": Picard(tolerance=1e-14, max_iterations=5000),
+}
 
 
 @pytest.fixture(autouse=True)
@@ -41,7 +45,7 @@ def low_precision_at_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def fast() -> Iterator[None]:
-    """For tests of so many steps that others check the shapes."""
+    """Shapes are checked by the other tests of stacks, and of solvers."""
     with shapes_unchecked():
         yield
 
@@ -156,7 +160,7 @@ KNOWN: dict[tuple[bytes, str, float], np.ndarray] = {}
 
 
 def reference_losses(p: Problem, dtype: str, rate: float) -> np.ndarray:
-    """Those of plain iteration: at 1e-14 in float64, at the usual tolerance in float32; computed once."""
+    """Those of plain iteration, at 1e-14 in float64 and 3e-7 in float32; computed once."""
     key = p.W.tobytes(), dtype, rate
     if key not in KNOWN:
         KNOWN[key] = losses(REFERENCE[dtype], p, dtype, rate)
@@ -173,7 +177,6 @@ def kinked_problem(seed: int) -> Problem:
     return rounded(draw_problem(30, 5, 24, norm=0.4, seed=seed), torch.float32)
 
 
-@pytest.mark.usefixtures("fast")
 @pytest.mark.parametrize("rate", RATES)
 @pytest.mark.parametrize("name", ["full", "float32", "bfloat16", "automatic"])
 def test_float64_loss_curves_are_those_of_plain_iteration(name: str, rate: float) -> None:
@@ -181,7 +184,6 @@ def test_float64_loss_curves_are_those_of_plain_iteration(name: str, rate: float
     assert deviation(losses(SOLVERS[name], p, "float64", rate), reference_losses(p, "float64", rate)) <= 1e-8
 
 
-@pytest.mark.usefixtures("fast")
 @pytest.mark.parametrize("rate", RATES)
 @pytest.mark.parametrize("name", ["full", "bfloat16", "automatic"])
 def test_float32_loss_curves_without_kinks_are_those_of_plain_iteration(name: str, rate: float) -> None:
@@ -192,7 +194,6 @@ def test_float32_loss_curves_without_kinks_are_those_of_plain_iteration(name: st
         assert deviation(found, reference_losses(p, dtype, rate)) <= 1e-5
 
 
-@pytest.mark.usefixtures("fast")
 @pytest.mark.parametrize("name", ["full", "bfloat16", "automatic"])
 @pytest.mark.parametrize("seed", range(2))
 def test_float32_loss_curves_are_those_of_plain_iteration_while_kinks_do_not_matter(seed: int, name: str) -> None:
@@ -203,11 +204,10 @@ def test_float32_loss_curves_are_those_of_plain_iteration_while_kinks_do_not_mat
         assert deviation(found, reference_losses(p, dtype, 0.1)) <= 1e-5
 
 
-@pytest.mark.usefixtures("fast")
 @pytest.mark.slow
 @pytest.mark.parametrize("rate", RATES[1:])
 def test_float32_loss_curves_deviate_from_float64_no_more_than_those_of_plain_iteration(rate: float) -> None:
-    """A kink that is crossed a step earlier or later, for rounding, moves losses by 1e-5 to 1e-2 whatever the solver.
+    """A kink that rounding has crossed a step earlier or later moves losses by up to 5 percent, whatever the solver.
 
     The geometric means of the largest deviations of ten networks are compared; single ones differ by decades.
     """
@@ -216,7 +216,7 @@ def test_float32_loss_curves_deviate_from_float64_no_more_than_those_of_plain_it
         p = kinked_problem(seed)
         exact = reference_losses(p, "float64", rate)
         for name, found in deviations.items():
-            found.append(deviation(losses(SOLVERS.get(name, REFERENCE["float32"]), p, "float32", rate), exact))
+            found.append(deviation(losses(SOLVERS.get(name, Picard(max_iterations=5000)), p, "float32", rate), exact))
     means = {name: float(np.exp(np.mean(np.log(found)))) for name, found in deviations.items()}
     assert max(means.values()) <= 10 * means["picard"]
     assert max(means.values()) <= 1e-3
@@ -225,7 +225,6 @@ def test_float32_loss_curves_deviate_from_float64_no_more_than_those_of_plain_it
 # Guesses over many steps
 
 
-@pytest.mark.usefixtures("fast")
 def test_adjoints_of_rows_that_jump_at_every_step_stay_cheap() -> None:
     """A quarter of the samples crosses a kink at a step; if their second differences piled up, 23 were needed here."""
     rng, (n, d, m) = np.random.default_rng(0), (100, 25, 250)

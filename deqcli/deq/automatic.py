@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from deqcli.deq.equations import Equation
     from deqcli.deq.track import Track
 
-SLOW = 0.9
+SLOW = 0.8
 """Contraction above which acceleration pays: docs/solvers.md has the measurement."""
 
-SLOWER = 0.91
+SLOWER = 0.81
 """What is noted as the contraction of an iteration that took too many products, at least."""
 
 PROBE = 8
@@ -43,9 +43,10 @@ LOST = 1.0
 class Automatic(Solver):
     """`Continuation`, and where that is too slow or fails, `Anderson` for equilibria and `Newton` for adjoints.
 
-    Plain iteration may make as many products as a contraction of 0.9 would need from zero to the tolerance, and at most
-    half of `max_iterations`; only 8 if it was slower than that when last seen, but for every 32nd solve. Where they do not do, acceleration goes on from
-    the point that they reached, or, if they went astray (a measured contraction of 1 or more), from where they began.
+    Plain iteration may make as many products as a contraction of 0.8 would need from zero to the tolerance, and at most
+    half of `max_iterations`; only 8 if it was slower than that when last seen, but for every 32nd solve. Where they do
+    not do, acceleration goes on from the point that they reached, or, if they went astray (a measured contraction of 1
+    or more), from where they began.
     What decides are products, residuals and `track.ratio`, never a clock. In a stack every network has the larger
     number of products, and those that need more are then solved one by one.
     """

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from deqcli.deq.equations import Equation
-from deqcli.deq.ledger import Ledger, norm
+from deqcli.deq.ledger import HEADROOM, HEADROOM_SMALL, SMALL, Ledger, norm
 from deqcli.deq.rows import Rows
 from deqcli.deq.solvers import Picard, Solution, Solver, Status, dtype_name, ratio_of_norms
 from deqcli.deq.track import Track
@@ -39,7 +39,10 @@ class Correction:
     def __init__(self, solver: Solver, corrections: str, equation: Equation, track: Track) -> None:
         self.solver, self.equation, self.track = solver, equation, track
         self.tolerance = solver.tolerance_for(dtype_name(track.point))
-        self.ledger = Ledger(equation.stacked, len(track.point), track.ratio, track.margin, np.zeros(track.networks))
+        headroom = HEADROOM if track.point.numel() >= SMALL * track.networks else HEADROOM_SMALL
+        self.ledger = Ledger(
+            equation.stacked, len(track.point), track.ratio, track.margin, np.zeros(track.networks), headroom
+        )
         self.sizes = np.zeros(len(track.point))
         zeros = (np.zeros(track.networks, dtype=int) for _ in range(4))
         self.iterations, self.misses, self.plan, self.left = zeros

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-MOST_SPENT = 0.5
-"""Share of the squared tolerance that samples left out of the product may use up together."""
+MOST_SPENT = 0.6
+"""Share of the squared goal that samples left out of the product may use up together."""
 
 SPENT = 0.3
 """Share of what is left of that which each round of leaving out may use up."""
 
-TOO_MUCH_SPENT = 0.7
-"""Share from which on samples that were left out are taken in again: the tolerance has come down meanwhile."""
+TOO_MUCH_SPENT = 0.85
+"""Share of it from which on those that were left out are taken in again: the goal has come down meanwhile."""
 
 LEAST_RATIO = 0.7
 """Times the contraction of its network: an item that seems to contract faster than that was lucky."""
@@ -25,8 +25,11 @@ FAR_SIGHTED = 0.9
 MOST_PLANNED = 20
 """Iterations after which the change is looked at in any case."""
 
-HEADROOM = 0.9
-"""Share of the tolerance that an estimate aims at."""
+HEADROOM, HEADROOM_SMALL = 0.9, 0.5
+"""Share of the tolerance that an estimate aims at: estimates of small networks were up to 1.7 times too small."""
+
+SMALL = 2**16
+"""Entries of a network's point below which it is small: its contraction varies from one product to the next."""
 
 
 @dataclass
@@ -38,6 +41,7 @@ class Ledger:
     error     margin ratio_j c_j + drift_j, the estimate of ||F(z_j) - z_j||; ratio_j = c_j / c_j', at least 0.7 `ratio`
     ratio     ||c|| / ||c'|| of a network, over the items of the last product; 0 before it is known
     allowed   the residual that a network may have, tolerance * ||F(z)||
+    headroom  the share of that which an estimate may reach
     Shapes: change, drift, error (items,); ratio, margin, allowed (networks,). float64, on the CPU.
     """
 
@@ -46,6 +50,7 @@ class Ledger:
     ratio: np.ndarray
     margin: np.ndarray
     allowed: np.ndarray
+    headroom: float = HEADROOM
 
     def __post_init__(self) -> None:
         self.change = np.full(self.items, np.inf)
@@ -77,21 +82,25 @@ class Ledger:
 
     def planned(self) -> np.ndarray:
         """How many more iterations each network needs by its contraction; 1 where that tells nothing."""
-        goals = HEADROOM * self.allowed
-        return np.array([_until(*each) for each in zip(self.residual, goals, self.ratio, strict=True)])
+        return np.array([_until(*each) for each in zip(self.residual, self.goal, self.ratio, strict=True)])
 
     def planned_on(self, rows: np.ndarray, share: float) -> int:
         """How many iterations of `rows`, samples of one network, until it has converged or only a share is active."""
         squares, ratio = np.cumsum(np.sort(self.error[rows]) ** 2), float(self.ratio[0])
         out = self.residual[0] ** 2 - squares[-1]
         most = len(rows) - 1 - int(share * len(rows))
-        done = _until(_root(squares[-1]), _root((HEADROOM * self.allowed[0]) ** 2 - out), ratio)
+        done = _until(_root(squares[-1]), _root(self.goal[0] ** 2 - out), ratio)
         fewer = _until(_root(squares[most]), _root(self._budget(out)), ratio)
         return min(done, fewer)
 
     def _budget(self, out: float) -> float:
         """The sum of squared errors that one round of leaving out may use up, `out` being used up already."""
-        return SPENT * (MOST_SPENT * float(self.allowed[0]) ** 2 - out)
+        return SPENT * (MOST_SPENT * float(self.goal[0]) ** 2 - out)
+
+    @property
+    def goal(self) -> np.ndarray:
+        """What the estimated residual of each network is to come down to."""
+        return self.headroom * self.allowed
 
     @property
     def residual(self) -> np.ndarray:
@@ -101,21 +110,21 @@ class Ledger:
     @property
     def unconverged(self) -> np.ndarray:
         """Whether a network's estimate is above what is allowed."""
-        return ~(self.residual <= HEADROOM * self.allowed)
+        return ~(self.residual <= self.goal)
 
     def active(self, rows: np.ndarray) -> np.ndarray:
         """The items that need another iteration, where `rows` are those that had one last.
 
         A stacked network does while it is unconverged. Of the samples of an unconverged network those with the
-        smallest errors are left out, up to `SPENT` of what is left of their share of the squared tolerance; they stay
-        out unless the tolerance comes down.
+        smallest errors are left out, up to `SPENT` of what is left of their share of the squared goal; they stay out
+        unless the goal comes down.
         """
         if self.stacked:
             return np.flatnonzero(self.unconverged)
         if not self.unconverged[0]:
             return rows[:0]
         out = self.residual[0] ** 2 - norm(self.error[rows]) ** 2
-        if out > TOO_MUCH_SPENT * self.allowed[0] ** 2:
+        if out > TOO_MUCH_SPENT * self.goal[0] ** 2:
             rows, out = np.arange(self.items), 0.0
         order = rows[np.argsort(self.error[rows], kind="stable")]
         spent = np.cumsum(self.error[order] ** 2)

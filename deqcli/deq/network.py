@@ -34,7 +34,7 @@ class Params:
         return Params(self.W.to(dtype), self.U.to(dtype), self.a.to(dtype))
 
     def trainable_copy(self) -> Params:
-        """The same numbers for a network to train: W and a are copied; the U that it is given a network leaves alone."""
+        """The same numbers for a network to train: copies of W and a, and U itself, which it leaves alone."""
         return Params(self.W.clone(), self.U, self.a.clone())
 
 
