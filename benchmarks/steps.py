@@ -18,7 +18,7 @@ AGREEMENT = {"float32": 1e-4, "float64": 1e-8}
 """Largest relative difference of losses at the same step."""
 
 CHECKED = 5
-"""Steps whose losses are compared before anything is timed; slow ones take fewer, and are timed from their third."""
+"""Rounds after which losses are compared before anything counts; of those who take fewer, the last round counts."""
 
 
 class Contestant(Protocol):
@@ -69,20 +69,25 @@ FAST = ("deqcli", "deqcli, picard", "torchdeq, fixed point", "torchdeq, warm sta
 
 @dataclass(frozen=True)
 class Scenario:
-    """A problem, who takes part, and in how many rounds: deqcli, others, and those that are slow."""
+    """A problem, who takes part, and in how many rounds: deqcli, others, and those that are slow.
+
+    In a round everyone takes `block` steps in a row, as in training: where steps take milliseconds, a cache that others
+    have just filled would be what is measured.
+    """
 
     shape: Shape
     factor: float
     rounds: int
     others: int
     slow: int = 3
+    block: int = 1
     names: tuple[str, ...] = EVERYONE
 
 
 SCENARIOS = (
-    Scenario(Shape(200, 50, 500), 1.0, 150, 40, 10),
+    Scenario(Shape(200, 50, 500), 1.0, 20, 12, block=10),
     Scenario(Shape(1000, 1000, 1000), 1.0, 40, 12),
-    Scenario(Shape(1000, 1000, 1000), 0.1, 60, 9, names=FAST),
+    Scenario(Shape(1000, 1000, 1000), 0.1, 120, 9, names=FAST),
     Scenario(Shape(1000, 1000, 1000, "float64"), 1.0, 14, 7, 2),
     Scenario(Shape(1000, 1000, 3000), 1.0, 13, 7, names=FAST),
 )
@@ -98,10 +103,10 @@ def compare(scenario: Scenario) -> list[Row]:
     with ExitStack() as stack:
         running = {each.name: _made(each, problem, stack) for each in entries}
         for turn in range(scenario.rounds):
-            floors.append(_timed(floor))
+            floors.append(_timed(floor, scenario.block))
             for each in entries:
                 if turn < _rounds(each, scenario):
-                    seconds[each.name].append(_timed(running[each.name]))
+                    seconds[each.name].append(_timed(running[each.name], scenario.block))
             if turn == CHECKED - 1:
                 _check(problem, running)
         _check(problem, running)
@@ -121,10 +126,12 @@ def _rounds(entry: Entry, scenario: Scenario) -> int:
     return scenario.rounds if entry.name.startswith("deqcli") else scenario.others
 
 
-def _timed(contestant: Contestant) -> float:
+def _timed(contestant: Contestant, block: int) -> float:
+    """Seconds of a step."""
     start = time.perf_counter()
-    contestant.step()
-    return time.perf_counter() - start
+    for _ in range(block):
+        contestant.step()
+    return (time.perf_counter() - start) / block
 
 
 def _losses(contestant: Any) -> list[float]:
@@ -143,13 +150,24 @@ def _check(problem: Problem, running: dict[str, Any]) -> None:
 
 
 def _row(scenario: Scenario, name: str, seconds: dict[str, list[float]], floors: Sequence[float]) -> Row:
-    shape, first = scenario.shape, min(CHECKED, len(seconds[name]) - 1)
-    mine, torchdeq = seconds[name][first:], seconds.get("torchdeq, fixed point", [])[first:]
+    shape, mine = scenario.shape, _over_floor(seconds[name], floors)
+    torchdeq = _over_floor(seconds["torchdeq, fixed point"], floors) if "torchdeq, fixed point" in seconds else None
+    timed = seconds[name][_first(seconds[name]) :]
     return {
         "n": shape.n, "d": shape.d, "m": shape.m, "dtype": shape.dtype, "rate": scenario.factor, "method": name,
-        "ms_per_step": 1e3 * median(mine), "over_floor": median_ratio(mine, floors[first:]),
-        "faster_than_torchdeq": median_ratio(torchdeq, mine) if torchdeq else None, "steps_timed": len(mine),
+        "ms_per_step": 1e3 * median(timed), "over_floor": mine,
+        "faster_than_torchdeq": torchdeq / mine if torchdeq else None, "steps_timed": len(timed) * scenario.block,
     }  # fmt: skip
+
+
+def _first(seconds: Sequence[float]) -> int:
+    """The first round that counts."""
+    return min(CHECKED, len(seconds) - 1)
+
+
+def _over_floor(seconds: Sequence[float], floors: Sequence[float]) -> float:
+    first = _first(seconds)
+    return median_ratio(seconds[first:], floors[first:])
 
 
 def _floor_row(scenario: Scenario, floors: list[float]) -> Row:
