@@ -19,7 +19,7 @@ Products = Callable[[Tensor], tuple[Tensor, Tensor]]
 BLOCK = 6
 """Singular vectors kept from one call to the next: where the largest values lie close, one alone loses its way."""
 
-STRIDE = 4
+STRIDE = 2
 """Lanczos steps between tests; a test waits for the device, a step does not."""
 
 ROOM, CAPACITY, KEPT = 14, 48, 3

@@ -112,6 +112,11 @@ class Network:
         params = self.params
         return Cell(Params(params.W[k], params.U[k], params.a[k]), self.Z[k], self.V[k])
 
+    def rest(self) -> None:
+        """Give back what only the next solve needs, and can make again: half of the memory of a solved network."""
+        self.workspace.clear()
+        self._lowered = None
+
     def state(self) -> dict[str, Tensor]:
         """Every tensor that the next step depends on, but for U_0 and X; in a stack each has a row a network."""
         tracks = self.equilibrium.state("equilibrium") | self.adjoint.state("adjoint")

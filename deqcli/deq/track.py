@@ -33,6 +33,10 @@ class Workspace:
             self._buffers[name, dtype] = room(self._like.shape, self._like, dtype)
         return self._buffers[name, dtype]
 
+    def clear(self) -> None:
+        """Give the memory of all buffers back; they are made again when they are wanted."""
+        self._buffers.clear()
+
     def rows(self, name: str, most: int, shape: Sequence[int] | None = None) -> Tensor:
         """A buffer for at most so many items; each of a shape, or as in a point."""
         key = (f"rows of {name}", self._like.dtype)

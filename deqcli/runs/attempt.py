@@ -170,6 +170,7 @@ class Attempt:
         e = network.prediction_error(self.rows_y)
         solved = trainer.accept(forward, adjoint, e.reshape(-1))
         trainer.refuse_runaway(solved)
+        network.rest()
         initial = measure(self.spec, params, self.exact_X, self.exact_y)
         trainer.baseline = baseline = Baseline.of(self.spec, initial)
         self._certify(initial, baseline.learning_rate)

@@ -12,13 +12,13 @@ from threadpoolctl import threadpool_limits
 from deqcli.errors import Refused
 from deqcli.recipe.machine import cores, machine_memory
 
-ONE_THREAD_BELOW = 400
-"""Width below which a second thread brings little, and on a shared machine costs much."""
+THREADS_FROM = 10**7
+"""n m^2, the size of a product, from which a second thread gains a fifth or more: docs/performance.md."""
 
 
 @dataclass(frozen=True)
 class Execution:
-    """Where a run is computed; none of it is part of the recipe. `threads` None: by the width and the cores."""
+    """Where a run is computed; none of it is part of the recipe. `threads` None: by the size and the cores."""
 
     device: str = "auto"
     threads: int | None = None
@@ -54,9 +54,9 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
-def threads_for(execution: Execution, width: int) -> int:
+def threads_for(execution: Execution, width: int, num_samples: int) -> int:
     """Threads of a run."""
-    return execution.threads or (cores() if width >= ONE_THREAD_BELOW else 1)
+    return execution.threads or (cores() if num_samples * width**2 >= THREADS_FROM else 1)
 
 
 @contextmanager

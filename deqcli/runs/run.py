@@ -80,8 +80,8 @@ def _opened(spec: RunSpec, out: Path, execution: Execution, force: bool, report:
         if found and found.status == COMPLETE and not force:
             raise _Complete(Outcome(folder, found, computed=False))
         resumed = found if found and not force and (folder / files.CHECKPOINT).exists() else None
-        kept = resumed.threads if resumed else None
-        threads = 1 if spec.stackable else execution.threads or kept or threads_for(execution, spec.model.width)
+        wanted = 1 if spec.stackable else execution.threads or (resumed.threads if resumed else None)
+        threads = wanted or threads_for(execution, spec.model.width, dataset.num_samples)
         yield Attempt(spec, folder, dataset, Execution(str(device), threads), resumed, report)
 
 

@@ -105,7 +105,7 @@ def check(
     with StopSignals().installed():
         for spec in recipe.cells():
             refuse_impossible(spec, dataset, device)
-            with threads_limited(threads_for(execution, spec.model.width)):
+            with threads_limited(threads_for(execution, spec.model.width, dataset.num_samples)):
                 draws.append(_check_draw(spec, dataset, device))
             if on_draw is not None:
                 on_draw(draws[-1])

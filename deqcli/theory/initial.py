@@ -133,6 +133,7 @@ def _solve(params: Params, X: Tensor, component: Component) -> tuple[Network, fl
                 f"the {name} of the initial draw was not solved in float64: {solution.status.sentence} "
                 f"(residual {solution.residual:.3g}, tolerance {TOLERANCE:g}); a smaller model.sigma_w_sq contracts"
             )
+    network.rest()
     return network, solutions[0].residual
 
 
