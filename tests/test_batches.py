@@ -173,6 +173,7 @@ def stop(specs: Sequence[RunSpec], out: Path, step: int) -> None:
         manifest = read_manifest(run_folder(out, spec), "run", spec.run_id)
         assert manifest is not None
         assert manifest.status == "interrupted"
+        assert (run_folder(out, spec) / "checkpoint.safetensors").exists()
 
 
 @every_dtype
@@ -319,3 +320,55 @@ def test_parts_go_on_as_the_stack_would() -> None:
     for some, every in zip(found, wanted, strict=True):
         assert some == [every[k] for k in order] + [every[3 + k] for k in order]
     assert torch.equal(others.Z, stack.Z[order])
+
+
+# What fails in the middle
+
+
+def test_what_fails_in_a_product_of_all_is_in_every_manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory that runs out in the fourth step; the same command begins anew, and ends with the same bytes."""
+    specs, descend, taken = seeded(tmp_path, seeds=range(2)), Network.descend, itertools.count(1)
+
+    def failing(network: Network, *arguments: object) -> None:
+        if next(taken) == 4:
+            raise MemoryError("no room for a matrix")
+        descend(network, *arguments)
+
+    monkeypatch.setattr(Network, "descend", failing)
+    ends = compute(specs, tmp_path / "parts", [2])
+    assert all(isinstance(end, MemoryError) for end in ends.values())
+    for spec in specs:
+        manifest = read_manifest(run_folder(tmp_path / "parts", spec), "run", spec.run_id)
+        assert (manifest.status, "no room for a matrix" in manifest.error) == ("failed", True)
+    monkeypatch.undo()
+    assert complete(compute(specs, tmp_path / "parts", [2]))
+    assert complete(compute(specs, tmp_path / "whole", [2]))
+    assert written(specs, tmp_path / "parts") == written(specs, tmp_path / "whole")
+
+
+def test_a_checkpoint_that_fails_leaves_those_of_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that is full for one of three runs when all are told to stop."""
+    specs, checkpoint = seeded(tmp_path, seeds=range(3)), batch.Attempt.checkpoint
+
+    def failing(attempt: batch.Attempt, network: Network, k: int) -> None:
+        if attempt.spec.train.seed == 1:
+            raise OSError(28, "No space left on device")
+        checkpoint(attempt, network, k)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(batch.Attempt, "checkpoint", failing)
+        ends: dict[str, object] = {}
+        with pytest.raises(Interrupted, match="interrupted at step 5 of 8"):
+            run_batch(
+                specs,
+                tmp_path / "parts",
+                CPU,
+                report=signal_at(5, signal.SIGTERM),  # type: ignore[arg-type]
+                on_end=lambda spec, end: ends.update({spec.run_id: end}),
+            )
+    assert [type(end) for end in ends.values()] == [OSError]
+    found = [read_manifest(run_folder(tmp_path / "parts", spec), "run", spec.run_id).status for spec in specs]
+    assert found == ["interrupted", "failed", "interrupted"]
+    assert complete(compute(specs, tmp_path / "parts", [3]))
+    assert complete(compute(specs, tmp_path / "whole", [3]))
+    assert written(specs, tmp_path / "parts") == written(specs, tmp_path / "whole")

@@ -375,6 +375,16 @@ def test_the_widest_run_of_a_sweep_must_fit_and_float64_takes_more() -> None:
     assert f"in float64 take {more} bytes" in line
 
 
+def test_histories_of_solvers_take_memory_too() -> None:
+    kinds = ("kind=picard", "kind=newton", "kind=auto", "kind=anderson memory=50")
+    options = [["train.dtype=float64", *(f"solver.{each}" for each in kind.split())] for kind in kinds]
+    plain, newton, auto, anderson = (spec_bytes(load(BASE, "model.width=500", *each)) for each in options)
+    array = 8 * 500 * 20
+    assert (newton - plain) // array == 28
+    assert (auto - plain) // array == 28
+    assert (anderson - plain) // array == 105
+
+
 def test_a_million_wide_and_a_billion_samples_are_refused_by_this_machine() -> None:
     Path("r.yaml").write_text(BASE)
     with pytest.raises(RecipeRefused, match=rf"take \d+ bytes .*, the device has {machine_memory()} "):

@@ -24,10 +24,12 @@ CPU = Execution("cpu", 1)
 
 
 def signal_at(step: int, signum: int) -> object:
-    """A report that sends a signal to its own process when a run has reached `step`."""
+    """A report that sends a signal to its own process, once, when a run has reached `step`."""
+    sent: list[int] = []
 
     def report(_spec: RunSpec, reached: int, _loss: float) -> None:
-        if reached == step:
+        if reached == step and not sent:
+            sent.append(step)
             os.kill(os.getpid(), signum)
 
     return report

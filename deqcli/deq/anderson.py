@@ -32,6 +32,10 @@ class Anderson(Accelerated):
     ] = 0.0
     mixing: Annotated[float, Field(gt=0, le=1, description="beta: share of the combined residual that is added")] = 1.0
 
+    @property
+    def arrays(self) -> int:
+        return 2 * self.memory + 5
+
     def accelerate(self, at: Evaluation, tolerance: float) -> None:
         """Mix, with shorter steps where they failed."""
         from deqcli.deq.mixing import Before, Mixing

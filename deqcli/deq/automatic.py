@@ -60,6 +60,10 @@ class Automatic(Solver):
     def stacks(self) -> bool:
         return True
 
+    @property
+    def arrays(self) -> int:
+        return max(Anderson().arrays, Newton().arrays)
+
     def solve(self, equation: Equation, track: Track, confirm: Sequence[bool] = (True,)) -> list[Solution]:
         """Plain iteration, and acceleration of the networks that it did not solve."""
         doubtful = ~(track.ratio <= SLOW)

@@ -203,6 +203,7 @@ class Correction:
             self.track.margin[k] *= MISSED * max(1.0, ratio_of_norms(residuals[k], self._estimate(k)))
             items = slice(k, k + 1) if self.equation.stacked else slice(None)
             point[items], self.track.preactivation[items] = image[items], probe[items]
+            self.ledger.drift[items] = 0.0
             self._observe(np.arange(len(change))[items], change[items])
             self._plan(np.array([k]))
         return bool(missed)

@@ -29,6 +29,10 @@ class Newton(Accelerated):
         float, Field(gt=0, lt=1, description="largest residual of a linear system, relative to its right side")
     ] = 0.1
 
+    @property
+    def arrays(self) -> int:
+        return self.inner_iterations + 8
+
     def accelerate(self, at: Evaluation, tolerance: float) -> None:
         from deqcli.deq.newton_steps import NewtonSteps
 

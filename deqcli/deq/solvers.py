@@ -118,6 +118,11 @@ class Solver(Options):
         """Whether it solves a stack of networks as one."""
         return False
 
+    @property
+    def arrays(self) -> int:
+        """Arrays of the size of Z that it holds while it solves, beside those that every solver has."""
+        return 0
+
     @abstractmethod
     def solve(self, equation: Equation, track: Track, confirm: Sequence[bool]) -> list[Solution]:
         """Solve P = g(P) A + B from where `track` is, and leave g(P) and P there; a solution for each network.

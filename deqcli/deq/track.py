@@ -50,7 +50,8 @@ class Track:
 
     With d1 = P_t - P_(t-1) and d2 = d1_t - d1_(t-1), P_(t+1) is guessed as P_t + d1 + d2 (order 2), P_t + d1 (order 1).
     `solved`, `ratio` and `margin` have an entry for each network: solves so far, measured contraction, and the factor
-    by which estimates turned out too small. All of it is state of a run: one that goes on must make the same guesses.
+    by which estimates turned out too small, which never comes down again. All of it is state of a run: one that goes on
+    must make the same guesses.
     Shapes: (n, m), or (c, n, m) in a stack. Source: Newton's backward differences.
     """
 

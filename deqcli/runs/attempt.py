@@ -185,7 +185,7 @@ class Attempt:
 
     def _resume(self, checkpoint: Checkpoint) -> tuple[Network, Tensor]:
         """Put the solved step of a checkpoint back in place, with all that its next guesses are made of."""
-        stored = {name: tensor.to(self.device) for name, tensor in checkpoint.tensors.items()}
+        stored = checkpoint.tensors  # on the CPU, where float64 is; what the device needs is copied there
         self.trainer = trainer = Trainer(self.spec, self.y, self._tables(checkpoint))
         self._first = trainer.step = checkpoint.state["step"]
         trainer.misses = checkpoint.state["misses"]

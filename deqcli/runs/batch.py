@@ -80,7 +80,7 @@ class Batch:
                 while not team.dropped:
                     if self._signals.pending is not None:
                         self._stop(team, self._signals.pending)
-                    team.advance()
+                    self._advance(team)
                 for attempt, end in team.dropped:
                     if isinstance(end, Exception):
                         self._fail(attempt, end)
@@ -88,11 +88,24 @@ class Batch:
                         self._ended(attempt, end)
                 started = team.left()
 
+    def _advance(self, team: Team) -> None:
+        """One step; what fails in a product of all networks, such as memory that runs out, fails them all."""
+        try:
+            team.advance()
+        except Exception as error:
+            ended = [attempt for attempt, _ in team.dropped]
+            team.dropped += [(attempt, error) for attempt in team.attempts if attempt not in ended]
+
     def _stop(self, team: Team, signum: int) -> None:
+        """Checkpoint every run, whether or not that of another fails."""
         for k, attempt in enumerate(team.attempts):
-            attempt.checkpoint(team.network, k)
-        trainer = team.attempts[0].trainer
-        raise Interrupted(signum, f"interrupted at step {trainer.step} of {trainer.spec.train.steps}")
+            try:
+                attempt.checkpoint(team.network, k)
+            except Exception as error:
+                self._fail(attempt, error)
+        reached = sorted({attempt.trainer.step for attempt in team.attempts})
+        where = f"step {reached[0]}" if len(reached) == 1 else f"steps {reached[0]} to {reached[-1]}"
+        raise Interrupted(signum, f"interrupted at {where} of {team.attempts[0].spec.train.steps}")
 
 
 class Team:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from deqcli.deq.network import Cell, Params
 from deqcli.deq.precision import UNIT_ROUNDOFF, exact_device, to_float64
+from deqcli.deq.room import ALIGNMENT
 from deqcli.deq.spectral import (
     add_gram,
     gram,
@@ -35,9 +36,6 @@ NORM_TOLERANCE = {torch.float32: 1e-7, torch.float64: 1e-10}
 
 FRESH_EVERY = 200
 """Steps between norms that start from random vectors: whatever a warm start might have missed is found there."""
-
-ALIGNMENT = 64
-"""Bytes; the last bits of a product depend on it, and networks of a stack begin anywhere."""
 
 
 class Metrics:
