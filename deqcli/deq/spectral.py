@@ -282,7 +282,14 @@ def gram_rounding(Z: Float[Tensor, "m n"], G: Float64[Tensor, "n n"]) -> float:
 def least_eigenvalue(G: Float64[Tensor, "n n"]) -> float:
     """lambda_min of a positive semi-definite matrix, by LAPACK in float64; rounding below 0 is reported as 0.
 
+    Small ones go to torch's LAPACK: scipy's has threads of its own, which wait for those of torch for longer than that
+    takes. Of large ones scipy computes the one eigenvalue, and not all.
     Raises: ValueError where G is not finite (LAPACK would return finite nonsense).
     """
-    values = scipy.linalg.eigh(G.cpu().numpy(), eigvals_only=True, subset_by_index=[0, 0], driver="evr")
+    G = G.cpu()
+    if not bool(torch.isfinite(G).all()):
+        raise ValueError("a Gram matrix must not contain infs or NaNs")
+    if len(G) < LEAST_FROM:
+        return max(float(torch.linalg.eigvalsh(G)[0]), 0.0)
+    values = scipy.linalg.eigh(G.numpy(), eigvals_only=True, subset_by_index=[0, 0], driver="evr", check_finite=False)
     return max(float(values[0]), 0.0)
