@@ -25,8 +25,8 @@ FAR_SIGHTED = 0.9
 MOST_PLANNED = 20
 """Iterations after which the change is looked at in any case."""
 
-HEADROOM, HEADROOM_SMALL = 0.9, 0.5
-"""Share of the tolerance that an estimate aims at: estimates of small networks were up to 1.7 times too small."""
+HEADROOM, HEADROOM_SMALL = 0.9, 0.3
+"""Share of the tolerance that an estimate aims at: those of small networks were up to 2.8 times too small."""
 
 SMALL = 2**16
 """Entries of a network's point below which it is small: its contraction varies from one product to the next."""
