@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -41,7 +42,7 @@ class Floor:
         torch.mm(self.U, self.X, out=self.out)
 
 
-class Autograd:
+class Autograd(ABC):
     """Gradient descent with torch's autograd; `solve` gives the equilibrium, rows being samples, with its graph."""
 
     def __init__(self, problem: Problem) -> None:
@@ -53,9 +54,9 @@ class Autograd:
         self.losses: list[float] = []
         self._step()  # deqcli's step 0 is a solve without a descent: here the first step only looks at the loss
 
+    @abstractmethod
     def solve(self, layer: Callable[[Tensor], Tensor]) -> Tensor:
         """Z (n, m) with Z = layer(Z)."""
-        raise NotImplementedError
 
     def _loss(self) -> Tensor:
         W, U, a = self.params
