@@ -54,7 +54,7 @@ class Correction:
 
     def _low_precision(self, wanted: str) -> torch.dtype | None:
         dtype = self.track.point.dtype
-        if self.equation.lowered is None or self.track.point.numel() < LEAST_SIZE:
+        if self.equation.stacked or self.equation.lowered is None or self.track.point.numel() < LEAST_SIZE:
             return None
         if wanted == "auto":
             return torch.float32 if dtype == torch.float64 else fast_bfloat16(self.track.point.device)
