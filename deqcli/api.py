@@ -1,4 +1,4 @@
-"""The Python API, of which the command line is a shell: `deqcli.train`, `.sweep_width`, `.check_init`."""
+"""The Python API, of which the command line is a shell: `deqcli.train`, `.sweep_width`, `.check_init`, `.predict`."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from deqcli.runs.folder import Manifest
-    from deqcli.sweep.checks import Checked, CheckedDraw
+    from deqcli.sweep.check_files import Checked
+    from deqcli.sweep.checks import CheckedDraw
     from deqcli.sweep.local import OnEnd, OnProgress
+    from deqcli.sweep.predict_files import Predictions
     from deqcli.sweep.sweep import SweepEnd
 
 OUT = "outputs"
@@ -57,17 +59,20 @@ def _table(path: Path) -> pd.DataFrame:
 def resolve(
     recipe: str, overrides: Sequence[str] = (), *, width: int | None = None, seed: int | None = None,
     widths: Sequence[int] | None = None, seeds: Sequence[int] | None = None, device: str = "auto", alone: bool = False,
+    memory: int | None = None,
 ) -> Recipe:  # fmt: skip
     """The checked recipe of a name or path, with `key=value` overrides and the common ones by name.
 
-    `alone` is for its own run, whatever widths and seeds it would sweep over.
+    `alone` is for its own run, whatever widths and seeds it would sweep over; `memory` is what a run may take, in
+    bytes (None: what the machine has).
 
     Raises: RecipeRefused with every mistake, Refused where there is no such recipe.
     """
     named = {"model.width": width, "train.seed": seed, "sweep.widths": widths, "sweep.seeds": seeds}
     texts = [f"{key}={_spelled(value)}" for key, value in named.items() if value is not None]
-    accelerated = device.startswith(ACCELERATORS)  # its memory is asked once torch is there
-    return load_recipe(recipe, [*overrides, *texts], memory=sys.maxsize if accelerated else None, alone=alone)
+    if device.startswith(ACCELERATORS):
+        memory = sys.maxsize  # it is asked once torch is there
+    return load_recipe(recipe, [*overrides, *texts], memory=memory, alone=alone)
 
 
 def _spelled(value: object) -> str:
@@ -116,15 +121,51 @@ def sweep_width(
 
 def check_init(
     recipe: str, *overrides: str, widths: Sequence[int] | None = None, seeds: Sequence[int] | None = None,
-    device: str = "auto", out: str | os.PathLike[str] = OUT, on_draw: Callable[[CheckedDraw], None] | None = None,
+    depth: int | None = None, suggest: bool = False, device: str = "auto", out: str | os.PathLike[str] = OUT,
+    on_draw: Callable[[CheckedDraw], None] = lambda _: None,
 ) -> Checked:  # fmt: skip
     """Draw the network of each width and seed, measure it, and say which statements of the theory hold for it.
 
+    With `depth`, measure Theorems 3 to 5 in the first so many layers, beside a weight-untied network; `suggest` asks
+    for an initialisation for which every inequality holds.
     Raises: DeqcliError of a kind for each exit code; a statement that fails is a finding, not an error.
     """
     resolved = resolve(recipe, overrides, widths=widths, seeds=seeds, device=device)
 
     from deqcli.runs.device import Execution
-    from deqcli.sweep.checks import check
+    from deqcli.sweep.check_files import check
+    from deqcli.sweep.checks import CheckOptions
 
-    return check(resolved, Path(out), Execution(device), on_draw)
+    def finish(folder: Path) -> Sequence[str]:
+        from deqcli.show.theory_figures import draw_depth
+
+        return draw_depth(folder) if depth is not None else ()
+
+    return check(resolved, Path(out), CheckOptions(Execution(device), depth, suggest, finish, on_draw))
+
+
+def predict(
+    recipe: str, *overrides: str, widths: Sequence[int] | None = None, seeds: Sequence[int] | None = None,
+    kernel: str = "data", losses: Sequence[float] = (), against: str | os.PathLike[str] | None = None,
+    device: str = "auto", out: str | os.PathLike[str] = OUT,
+) -> Predictions:  # fmt: skip
+    """Predict the training of each width from the data alone (H_inf), or from draws (`kernel="draw"`, H(0)).
+
+    `losses` are those that the number of steps is told for; `against` is the folder of a finished run or sweep.
+    Raises: DeqcliError of a kind for each exit code.
+    """
+    memory = sys.maxsize if kernel == "data" else None  # no network is drawn, however wide
+    resolved = resolve(recipe, overrides, widths=widths, seeds=seeds, device=device, memory=memory)
+
+    from deqcli.runs.device import Execution
+    from deqcli.sweep.predict_files import predict as write_prediction
+    from deqcli.sweep.predictions import PredictOptions
+
+    def finish(folder: Path, measured: Path | None) -> Sequence[str]:
+        from deqcli.show.theory_figures import draw_prediction
+
+        return draw_prediction(folder, measured)
+
+    compared = None if against is None else Path(against)
+    options = PredictOptions(kernel, tuple(losses), compared, Execution(device), finish)
+    return write_prediction(resolved, Path(out), options)

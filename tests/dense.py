@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -11,8 +12,11 @@ import numpy as np
 import torch
 
 from deqcli.deq.activations import ACTIVATIONS
+from deqcli.deq.initialisation import Draw, draw_gaussian
 from deqcli.deq.network import Component, Network, Params
 from deqcli.deq.solvers import Picard, Solver, Status
+from deqcli.theory.draw import SolvedDraw
+from deqcli.theory.initial import Sizes
 
 Gradient = tuple[np.ndarray, np.ndarray, np.ndarray]
 """By W (m, m), by U (m, d), by a (m,)."""
@@ -43,6 +47,16 @@ def draw_problem(n: int, d: int, m: int, norm: float = 0.7, seed: int = 0) -> Pr
     )
 
 
+def assumption_1_problem(
+    shape: tuple[int, int, int], s: float, alpha: float = 1.0, beta: float = 1.0, seed: int = 0
+) -> Problem:
+    """A draw (n, d, m) of Assumption 1 with sigma_w^2 = s, the readout times alpha and the labels times beta."""
+    n, d, m = shape
+    data = draw_problem(n, d, 1, seed=seed)
+    params = draw_gaussian(Draw(m, d, s, alpha, seed, torch.float64, torch.device("cpu")))
+    return Problem(params.W.numpy(), params.U.numpy(), params.a.numpy(), data.X, beta * data.y)
+
+
 def network_with(solver: Solver, p: Problem, dtype: torch.dtype = torch.float64) -> Network:
     """The deqcli network on copies of the arrays, with this solver."""
     W, U, a, X = (torch.tensor(array, dtype=dtype) for array in (p.W, p.U, p.a, p.X))
@@ -60,6 +74,12 @@ def solved_network(p: Problem, tolerance: float = 1e-14) -> Network:
     solutions = network.solve_equilibrium(), network.solve_adjoint()
     assert [solution.status for solution in solutions] == [Status.CONVERGED] * 2
     return network
+
+
+def solved_problem(p: Problem) -> SolvedDraw:
+    """The problem as the theory measures it."""
+    W, U, a, X, y = (torch.tensor(array) for array in (p.W, p.U, p.a, p.X, p.y))
+    return SolvedDraw.of(Params(W, U, a), X, y, Component(ACTIVATIONS["relu"], Picard()))
 
 
 def implicit_gradient(p: Problem, learning_rate: float = 0.5) -> Gradient:
@@ -214,11 +234,85 @@ def adjoint_fixed(p: Problem) -> np.ndarray:
     return solve_fixed(p.W.T, constant, preactivation(p) > 0)
 
 
+def norm_fixed(A: np.ndarray) -> mpmath.mpf:
+    """||A||_F of fixed-point numbers."""
+    with mpmath.workdps(60):
+        return mpmath.sqrt(int((A * A).sum())) / 2**FIXED_POINT_BITS
+
+
+def spectral_norm_fixed(A: np.ndarray) -> mpmath.mpf:
+    """||A||_2 of fixed-point numbers, below it by some 1e-30: ||A v||, v of LAPACK, whose error enters squared."""
+    v = fixed_point(np.linalg.svd(floating(A))[2][0])
+    with mpmath.workdps(60):
+        return norm_fixed(fixed_product(A, v)) / norm_fixed(v)
+
+
 def least_eigenvalue_fixed(Z: np.ndarray) -> mpmath.mpf:
     """lambda_min(Z^T Z) to 50 digits, the Gram matrix exact; Z of fixed-point numbers, (m, n), n small."""
     with mpmath.workdps(60):
         G = mpmath.matrix((Z.T @ Z).tolist()) / mpmath.mpf(2) ** (2 * FIXED_POINT_BITS)
         return min(mpmath.eigsy(G, eigvals_only=True))
+
+
+def population_least_fixed(X: np.ndarray, s: float) -> mpmath.mpf:
+    """lambda_min(K) to 30 digits: K_ii = C_ii/(1 - s), K_ij = r Q(c), c = (s K_ij + C_ij)/r, r = sqrt(K_ii K_jj)."""
+    d, n = X.shape
+    with mpmath.workdps(50):
+        C = mpmath.matrix(fixed_product(fixed_point(X.T), fixed_point(X)).tolist()) / (d * mpmath.mpf(2) ** 200)
+        K = C / (1 - mpmath.mpf(s))
+        for i, j in itertools.combinations(range(n), 2):
+            r, c = mpmath.sqrt(K[i, i] * K[j, j]), mpmath.mpf(0)
+            for _ in range(int(75 / -math.log(max(s, 1e-9)))):
+                t = mpmath.acos(c)
+                c = min(max((s * r * (mpmath.sin(t) + (mpmath.pi - t) * c) / mpmath.pi + C[i, j]) / r, -1), 1)
+            K[i, j] = K[j, i] = (c * r - C[i, j]) / s
+        return min(mpmath.eigsy(K, eigvals_only=True))
+
+
+def exact_sizes(p: Problem, s: float) -> dict[str, mpmath.mpf]:
+    """Every number that the theory's inequalities are made of, to 25 digits, under the names of `initial.Sizes`."""
+    Z, X = equilibrium_fixed(p), fixed_point(p.X)
+    d, n = p.X.shape
+    with mpmath.workdps(50):
+        lengths = [norm_fixed(column) for column in X.T]
+        products, pairs = fixed_product(X.T, X), list(itertools.combinations(range(n), 2))
+        cosines = [abs(mpmath.mpf(products[i, j])) / 2**200 / (lengths[i] * lengths[j]) for i, j in pairs]
+        return {
+            "spectral_norm": spectral_norm_fixed(fixed_point(p.W)),
+            "spectral_norm_u": spectral_norm_fixed(fixed_point(p.U)),
+            "spectral_norm_x": spectral_norm_fixed(X),
+            "spectral_norm_z": spectral_norm_fixed(Z),
+            "norm_a": norm_fixed(fixed_point(p.a)),
+            "norm_x": norm_fixed(X),
+            "norm_e": norm_fixed(fixed_product(fixed_point(p.a), Z) - fixed_point(p.y)),
+            "norm_deviation": max(abs(length / mpmath.sqrt(d) - 1) for length in lengths),
+            "largest_cosine": max(cosines, default=mpmath.mpf(0)),
+            "lambda_0": max(least_eigenvalue_fixed(Z), mpmath.mpf(0)) if n <= len(Z) else mpmath.mpf(0),
+            "lambda_star": population_least_fixed(p.X, s),
+        }
+
+
+def random_sizes(seed: int) -> Sizes:
+    """A draw whose numbers span many decades, so that each inequality is the tightest somewhere."""
+    rng = np.random.default_rng(seed)
+
+    def decades(least: float, most: float) -> float:
+        return float(10 ** rng.uniform(least, most))
+
+    lambda_0, norm_x = decades(-6, 6), decades(0, 3)
+    return Sizes(
+        spectral_norm=1 - decades(-6, -0.01),
+        spectral_norm_u=decades(-2, 2),
+        spectral_norm_x=norm_x * decades(-1, 0),
+        spectral_norm_z=math.sqrt(lambda_0) * decades(0, 3),
+        norm_a=decades(-4, 2),
+        norm_x=norm_x,
+        norm_e=decades(-8, 3),
+        norm_deviation=0.0,
+        largest_cosine=0.5,
+        lambda_0=lambda_0,
+        lambda_star=0.1,
+    )
 
 
 def relu_dual(c: np.ndarray) -> np.ndarray:
@@ -237,3 +331,11 @@ def population_limit(X: np.ndarray, s: float) -> np.ndarray:
             c = s * float(relu_dual(c)) + (1 - s) * target
         K[index] = float(relu_dual(c)) / (1 - s)
     return K
+
+
+def solved_draw(shape: tuple[int, int, int], s: float, scale: float = 1.0, seed: int = 0) -> tuple[Draw, SolvedDraw]:
+    """A network (n, d, m) drawn as in Assumption 1, `scale` on its readout, solved; its samples are always the same."""
+    n, d, m = shape
+    drawn, data = Draw(m, d, s, scale, seed, torch.float64, torch.device("cpu")), draw_problem(n, d, 1)
+    component = Component(ACTIVATIONS["relu"], Picard())
+    return drawn, SolvedDraw.of(draw_gaussian(drawn), torch.tensor(data.X), torch.tensor(data.y), component)

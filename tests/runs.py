@@ -18,7 +18,7 @@ train: {steps: 20, learning_rate: auto, dtype: float64, seed: 2}
 log: {loss_every: 1, spectral_every: 5, checkpoint_every: 6}
 sweep: {widths: [24, 32], seeds: [0, 1]}
 """
-CSV = ("loss.csv", "spectral.csv", "certificates.csv")
+CSV = ("loss.csv", "spectral.csv", "certificates.csv", "prediction.csv")
 
 
 def recipe(folder: Path, *overrides: str, text: str = SMALL) -> Recipe:

@@ -25,6 +25,7 @@ COMMANDS = (
     "train",
     "sweep-width",
     "check-init",
+    "predict",
     "env",
     "recipes list",
     "recipes show",
@@ -140,7 +141,7 @@ def test_check_init_reports_and_fails_only_when_strict() -> None:
     ):
         assert out.count(name) == 4
     (folder,) = Path("outputs/small/checks").iterdir()
-    assert len((folder / "certificates.csv").read_text().splitlines()) == 1 + 4 * 11
+    assert len((folder / "certificates.csv").read_text().splitlines()) == 1 + 4 * 20
     code, out, err = call("check-init", "small.yaml", "--strict", "--json")
     assert code == 3
     assert "4 of 4 draws fail an inequality." in err
@@ -160,7 +161,7 @@ def test_numerical_failure_exits_with_3() -> None:
     assert json.loads(out)["exit_code"] == 3
 
 
-@pytest.mark.parametrize("command", ["train", "sweep-width", "check-init", "recipes validate"])
+@pytest.mark.parametrize("command", ["train", "sweep-width", "check-init", "predict", "recipes validate"])
 def test_mistakes_exit_with_2_and_leave_nothing(command: str) -> None:
     Path("bad.yaml").write_text(SMALL.replace("width: 32", "widht: 32"))
     code, out, err = call(*command.split(), "bad.yaml", "train.steps=-1")

@@ -10,8 +10,16 @@ import pytest
 
 from deqcli import __version__
 from deqcli.recipe.library import shipped_recipes
-from deqcli.runs.records import CERTIFICATE_COLUMNS, LOSS_COLUMNS, RUNS_COLUMNS, SPECTRAL_COLUMNS, TIMING_COLUMNS
-from deqcli.sweep.checks import DRAW_COLUMNS
+from deqcli.runs.records import (
+    CERTIFICATE_COLUMNS,
+    LOSS_COLUMNS,
+    PREDICTION_COLUMNS,
+    RUNS_COLUMNS,
+    SPECTRAL_COLUMNS,
+    TIMING_COLUMNS,
+)  # fmt: skip
+from deqcli.sweep.check_files import DEPTH_COLUMNS, DRAW_COLUMNS, RATE_COLUMNS, SPECTRA_COLUMNS
+from deqcli.sweep.predict_files import AGAINST_COLUMNS, DIRECTION_COLUMNS, SUMMARY_COLUMNS, TIMES_COLUMNS
 from deqcli.theory import certificates
 
 ROOT = Path(__file__).parent.parent
@@ -52,11 +60,25 @@ def test_every_test_of_the_paper_map_exists() -> None:
         assert f"\ndef {name}(" in (ROOT / path).read_text(), (path, name)
 
 
-@pytest.mark.parametrize(
-    "columns",
-    [LOSS_COLUMNS, SPECTRAL_COLUMNS, CERTIFICATE_COLUMNS, RUNS_COLUMNS, TIMING_COLUMNS, DRAW_COLUMNS],
-    ids=["loss", "spectral", "certificates", "runs", "timing", "draws"],
-)
+TABLES = {
+    "loss": LOSS_COLUMNS,
+    "spectral": SPECTRAL_COLUMNS,
+    "certificates": CERTIFICATE_COLUMNS,
+    "prediction": PREDICTION_COLUMNS,
+    "runs": RUNS_COLUMNS,
+    "timing": TIMING_COLUMNS,
+    "draws": DRAW_COLUMNS,
+    "spectra": SPECTRA_COLUMNS,
+    "depth": DEPTH_COLUMNS,
+    "rates": RATE_COLUMNS,
+    "summary": SUMMARY_COLUMNS,
+    "times": TIMES_COLUMNS,
+    "directions": DIRECTION_COLUMNS,
+    "against": AGAINST_COLUMNS,
+}
+
+
+@pytest.mark.parametrize("columns", TABLES.values(), ids=TABLES)
 def test_every_column_is_defined(columns: tuple[str, ...]) -> None:
     defined = {name.strip() for row in re.findall(r"^\| ([^|]+) \|", NUMBERS, re.MULTILINE) for name in row.split(",")}
     assert set(columns) - defined == set()

@@ -10,20 +10,26 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from deqcli.runs.records import LOSS_COLUMNS, SPECTRAL_COLUMNS, csv_text
+from deqcli.runs.records import LOSS_COLUMNS, PREDICTION_COLUMNS, SPECTRAL_COLUMNS, csv_text
 from deqcli.show import figures
+from deqcli.show.style import THIN
+
+FIGURES = ("figure-1", "rescaled", "loss", "loss_rescaled", "spectral_norm")
 
 
 def write_tables(folder: Path, widths: int = 4, seeds: int = 3, status: str = "converged") -> None:
     """Tables of a made-up sweep whose log(loss) is -step/100 - seed/10 - log(width)."""
-    keys = {"run_id": "r", "recipe": "made-up", "dataset": "sphere", "activation": "relu"}
-    loss, spectral = [], []
+    keys = {"recipe": "made-up", "dataset": "sphere", "activation": "relu"}
+    loss, spectral, prediction = [], [], []
     for width in range(100, 100 + 10 * widths, 10):
         for seed in range(seeds):
             for step in range(0, 101, 10):
-                row = keys | {"width": width, "seed": seed, "step": step}
+                row = keys | {"run_id": f"w{width}-s{seed}", "width": width, "seed": seed, "step": step}
                 loss.append(row | {"loss": float(np.exp(-step / 100 - seed / 10) / width), "status": status})
                 spectral.append(row | {"spectral_norm": 0.79 + width / 1e5 + seed / 1e4 + step / 1e6})
+                time = {"kernel": "H(0)", "learning_rate": 1e-3, "time": 1e-3 * width * step}
+                prediction.append(row | time | {"loss": float(np.exp(-step / 90 - seed / 10) / width)})
+    (folder / "prediction.csv").write_text(csv_text(PREDICTION_COLUMNS, prediction))
     (folder / "loss.csv").write_text(csv_text(LOSS_COLUMNS, loss))
     (folder / "spectral.csv").write_text(csv_text(SPECTRAL_COLUMNS, spectral))
 
@@ -31,9 +37,7 @@ def write_tables(folder: Path, widths: int = 4, seeds: int = 3, status: str = "c
 def test_every_panel_and_the_whole_figure_are_written_as_png_and_svg(tmp_path: Path) -> None:
     write_tables(tmp_path)
     names = figures.draw_figures(tmp_path)
-    assert sorted(names) == sorted(
-        f"figures/{name}.{form}" for name in ("figure-1", "loss", "spectral_norm") for form in ("png", "svg")
-    )
+    assert sorted(names) == sorted(f"figures/{name}.{form}" for name in FIGURES for form in ("png", "svg"))
     for name in names:
         content = (tmp_path / name).read_bytes()
         if name.endswith("png"):
@@ -53,13 +57,14 @@ def test_the_same_tables_give_the_same_bytes(tmp_path: Path) -> None:
 
 def drawn(folder: Path) -> Figure:
     """The combined figure, unsaved."""
-    return figures._figure(figures.Sweep(folder), list(figures.PANELS))
+    return figures.draw(figures.Sweep(folder), "figure-1")
 
 
 def test_a_line_is_the_mean_over_seeds_and_its_band_their_range(tmp_path: Path) -> None:
     write_tables(tmp_path, widths=1, seeds=3)
     axes = drawn(tmp_path).axes[0]
-    steps, values = axes.lines[0].get_data()
+    _, measured = axes.lines  # behind it the prediction
+    steps, values = measured.get_data()
     assert np.asarray(values) == pytest.approx(-np.asarray(steps) / 100 - 0.1 - np.log(100))
     band = axes.collections[0].get_paths()[0].vertices
     assert band[:, 1].min() == pytest.approx(-1.0 - 0.2 - np.log(100))
@@ -79,7 +84,7 @@ def test_axes_are_named_and_the_legend_names_every_width_once(tmp_path: Path) ->
 @pytest.mark.parametrize("widths", [2, 5, 9])
 def test_lines_differ_in_grey_and_in_dashes_or_markers(tmp_path: Path, widths: int) -> None:
     write_tables(tmp_path, widths=widths)
-    lines = drawn(tmp_path).axes[0].lines
+    lines = [line for line in drawn(tmp_path).axes[0].lines if line.get_linewidth() > THIN]
     grey = [float(np.dot(mpl.colors.to_rgb(line.get_color()), (0.299, 0.587, 0.114))) for line in lines]
     assert len(grey) == widths
     assert grey == sorted(grey)
@@ -89,6 +94,26 @@ def test_lines_differ_in_grey_and_in_dashes_or_markers(tmp_path: Path, widths: i
         for line in lines
     }
     assert len(shapes) == widths
+
+
+def test_behind_each_measured_curve_is_a_thin_one_of_its_prediction(tmp_path: Path) -> None:
+    write_tables(tmp_path, widths=3, seeds=2)
+    lines = drawn(tmp_path).axes[0].lines
+    thin, thick = ([line for line in lines if (line.get_linewidth() <= THIN) == is_thin] for is_thin in (True, False))
+    assert [line.get_color().tolist() for line in thin] == [line.get_color().tolist() for line in thick]
+    assert len(thin) == 3
+    assert max(line.get_zorder() for line in thin) < min(line.get_zorder() for line in thick)
+    steps, values = thin[2].get_data()
+    assert np.asarray(values) == pytest.approx(-np.asarray(steps) / 90 - 0.05 - np.log(120))
+
+
+def test_rescaled_time_is_eta_times_width_times_step(tmp_path: Path) -> None:
+    write_tables(tmp_path, widths=2, seeds=2)
+    plain, rescaled = figures.draw(figures.Sweep(tmp_path), "rescaled").axes
+    assert (plain.get_xlabel(), rescaled.get_xlabel()) == ("step", r"$\eta \, m \cdot$ step")
+    for width, before, after in zip((100, 110) * 2, plain.lines, rescaled.lines, strict=True):
+        assert np.asarray(after.get_xdata()) == pytest.approx(1e-3 * width * np.asarray(before.get_xdata()))
+        assert np.asarray(after.get_ydata()) == pytest.approx(np.asarray(before.get_ydata()))
 
 
 def test_rows_that_did_not_converge_are_not_drawn(tmp_path: Path) -> None:

@@ -8,8 +8,7 @@ import pytest
 import scipy.stats
 import torch
 
-from deqcli.deq import initialisation
-from deqcli.deq.initialisation import INITIALISATIONS, Draw, draw_gaussian, gaussian_blocks
+from deqcli.deq.initialisation import INITIALISATIONS, ROWS_OF_W, Draw, draw_gaussian, gaussian_blocks
 from deqcli.deq.streams import stream
 
 BASE = Draw(
@@ -92,13 +91,24 @@ def test_a_narrower_network_draws_the_beginning_of_the_same_streams() -> None:
 
 
 @pytest.mark.parametrize("rows", [1, 7, 599, 10_000])
-def test_the_block_size_changes_nothing(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = draw_gaussian(BASE)
-    monkeypatch.setattr(initialisation, "ROWS_PER_BLOCK", rows)
-    blocks = list(gaussian_blocks(0, "W", 600, 600, 1.0))
+def test_the_block_size_changes_nothing(rows: int) -> None:
+    blocks = list(gaussian_blocks(0, "W", 600, 600, 1.0, rows))
     assert len(blocks) == math.ceil(600 / rows)
-    after = draw_gaussian(BASE)
-    assert all(torch.equal(getattr(before, name), getattr(after, name)) for name in NAMES)
+    assert [first for first, _ in blocks] == list(range(0, 600, rows))
+    usual = torch.cat([block for _, block in gaussian_blocks(0, "W", 600, 600, 1.0)])
+    assert torch.equal(torch.cat([block for _, block in blocks]), usual)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("count", [1, 87, 10_000])
+def test_w_is_drawn_again_by_rows(count: int, dtype: torch.dtype) -> None:
+    """Bit for bit the W(0) that was drawn, for every initialisation that offers it."""
+    for name, rows_of_w in ROWS_OF_W.items():
+        draw = replace(BASE, dtype=dtype)
+        again = torch.cat(list(rows_of_w(draw, count)))
+        assert again.dtype is dtype
+        assert torch.equal(again, INITIALISATIONS[name](draw).W)
+    assert ROWS_OF_W
 
 
 def test_float32_is_the_rounding_of_float64() -> None:

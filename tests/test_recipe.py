@@ -356,7 +356,8 @@ def test_the_last_value_before_a_mistake_is_taken(overrides: str) -> None:
 
 def test_a_size_that_the_device_cannot_hold_is_refused_in_bytes() -> None:
     needed = spec_bytes(load(BASE, "model.width=100000"))
-    assert needed > 4 * 2 * 100_000**2  # W now and at the start
+    assert needed > 4 * 1.5 * 100_000**2  # W, and W in half the precision
+    assert spec_bytes(load(BASE, "model.width=100000"), keeps_start=True) == needed + 4 * 100_000**2
     assert refusal(BASE, "model.width=100000", memory=10**9) == [
         f"command line:1:13: model.width: width 100000, num_samples 20, input_dim 10 in float32 take {needed} bytes "
         f"({needed / 1e9:.3g} GB), the device has 1000000000 bytes (1 GB)"

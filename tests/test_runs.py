@@ -6,6 +6,7 @@ import csv
 import json
 import math
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +17,11 @@ import torch
 from deqcli.data.files import file_sha256
 from deqcli.deq.network import Cell, Params
 from deqcli.errors import NumericalFailure, Refused
-from deqcli.runs import metrics
+from deqcli.recipe.memory import spec_bytes
+from deqcli.runs import attempt, metrics
 from deqcli.runs.baseline import Baseline
 from deqcli.runs.device import Execution
-from deqcli.runs.metrics import Metrics, Snapshot, distance
+from deqcli.runs.metrics import Metrics, Snapshot, Start, distance
 from deqcli.runs.run import run
 from deqcli.theory.prediction import KernelPrediction
 from tests.runs import picard, reference_losses, small, tables, weights
@@ -35,17 +37,19 @@ SPECTRAL = (
     "pl_ratio,distance_w,distance_u,distance_a,loss_bound,loss_predicted"
 )
 CERTIFICATES = "run_id,recipe,dataset,activation,width,seed,certificate,source,lhs,rhs,slack,holds,repaired_by_width"
+PREDICTION = "run_id,recipe,dataset,activation,width,seed,kernel,learning_rate,step,time,loss,loss_low,loss_high"
 TIMING = "run_id,step,seconds,forward_seconds,adjoint_seconds"
 
 
 def test_files_and_columns_are_those_of_the_contract(tmp_path: Path) -> None:
     folder = run(small(tmp_path), tmp_path, CPU).folder
     expected = {
-        "recipe.yaml", "manifest.json", "loss.csv", "spectral.csv", "timing.csv", "certificates.csv", "run.log",
-        "checkpoint.safetensors",
+        "recipe.yaml", "manifest.json", "loss.csv", "spectral.csv", "timing.csv", "certificates.csv", "prediction.csv",
+        "run.log", "checkpoint.safetensors",
     }  # fmt: skip
     assert {path.name for path in folder.iterdir() if not path.name.startswith(".")} == expected
     headers = {"loss": LOSS, "spectral": SPECTRAL, "certificates": CERTIFICATES, "timing": TIMING}
+    headers["prediction"] = PREDICTION
     for name, header in headers.items():
         assert (folder / f"{name}.csv").read_text().splitlines()[0] == header
 
@@ -62,7 +66,7 @@ def test_manifest_lists_the_hash_of_every_result(tmp_path: Path) -> None:
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["status"] == "complete"
     assert manifest["threads"] == 1
-    assert len(manifest["files"]) == 6
+    assert len(manifest["files"]) == 7
     for name, digest in manifest["files"].items():
         assert file_sha256(folder / name) == digest
 
@@ -132,11 +136,15 @@ def solved_cell(m: int, n: int, d: int, scale: float) -> tuple[Cell, torch.Tenso
     return Cell(Params(W, U, a), Z.relu().T, 1e-2 * (V + 1).T), X, scale * e
 
 
+def start_of(params: Params) -> Start:
+    return Start(partial(torch.split, params.W), params.U, params.a)
+
+
 def measured(cell: Cell, X: torch.Tensor, e: torch.Tensor, dtype: torch.dtype) -> tuple[Metrics, Snapshot]:
     """Its metrics and a snapshot in a precision."""
     kernel = KernelPrediction.of(torch.eye(len(e), dtype=torch.float64), e)
     params = cell.params.to(dtype)
-    found = Metrics(deepcopy(params), X.to(dtype), Baseline(1e-3, 1.0, 1.0, 1.0, kernel), None)
+    found = Metrics(start_of(deepcopy(params)), X.to(dtype), Baseline(1e-3, 1.0, 1.0, 1.0, kernel), None)
     return found, Snapshot(found, Cell(params, cell.Z.to(dtype), cell.V.to(dtype)), e.to(dtype), 1, 1.0)
 
 
@@ -187,8 +195,27 @@ def test_distances_are_the_same_in_whatever_blocks(
 ) -> None:
     monkeypatch.setitem(metrics.ENTRIES_PER_BLOCK, "cpu", entries)
     now, start = torch.rand(shape, dtype=torch.float64), torch.ones(shape, dtype=torch.float64)
-    assert distance(now, start) == pytest.approx(float((now - start).norm()), rel=1e-14)
-    assert distance(now.float(), now.float()) == 0
+    assert distance(now, partial(torch.split, start)) == pytest.approx(float((now - start).norm()), rel=1e-14)
+    assert distance(now.float(), partial(torch.split, now.float())) == 0
+
+
+@pytest.mark.parametrize("overrides", [(), ("train.dtype=float32", "model.width=150")])
+def test_where_memory_is_short_w_is_drawn_again_and_nothing_changes(
+    overrides: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing but the manifest's times: every table and every tensor of the checkpoint has the same bytes."""
+    spec, kept, lean = small(tmp_path, *overrides), tmp_path / "kept", tmp_path / "lean"
+    usual = tables(run(spec, kept, CPU).folder)
+    least, most = (spec_bytes(spec, 6, 4, keeps_start=keeps) for keeps in (False, True))
+    monkeypatch.setattr(attempt, "device_memory", lambda _: (least + most) / 2 if least < most else most - 1)
+    redrawn, rows_of_w = [], attempt.ROWS_OF_W["gaussian"]
+    monkeypatch.setitem(attempt.ROWS_OF_W, "gaussian", lambda *given: redrawn.append(given) or rows_of_w(*given))
+    folder = run(spec, lean, CPU).folder
+    assert tables(folder) == usual
+    assert len(redrawn) == 5  # the logged steps
+    assert (folder / "checkpoint.safetensors").read_bytes() == (
+        kept / folder.relative_to(lean) / "checkpoint.safetensors"
+    ).read_bytes()
 
 
 def test_upper_bound_of_the_norm_is_never_below_the_norm(tmp_path: Path) -> None:

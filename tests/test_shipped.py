@@ -27,7 +27,7 @@ def test_every_hypothesis_of_theorem_1_holds_for_its_recipe(tmp_path: Path) -> N
     assert result.exit_code == 0, result.output
     (table,) = tmp_path.glob("theorem-1/checks/*/certificates.csv")
     certificates = pd.read_csv(table)
-    assert len(certificates) == 11
+    assert len(certificates) == 20
     assert certificates["holds"].all()
 
 

@@ -19,7 +19,7 @@ from deqcli.recipe.schema import Recipe, RunSpec
 from deqcli.runs.device import Execution
 from deqcli.runs.folder import run_folder
 from deqcli.runs.run import run
-from deqcli.show.figures import draw_figures
+from deqcli.show.figures import LAYOUTS, draw_figures
 from deqcli.sweep.local import CellEnd
 from deqcli.sweep.sweep import SweepEnd, SweepOptions, share, sweep
 from tests.runs import CSV, recipe
@@ -67,8 +67,9 @@ def test_a_row_for_each_run(done: tuple[Recipe, SweepEnd, Path]) -> None:
 def test_the_manifest_lists_tables_and_figures(done: tuple[Recipe, SweepEnd, Path]) -> None:
     manifest = json.loads((done[1].folder / "manifest.json").read_text())
     assert manifest["status"] == "complete"
-    names = {"loss.csv", "spectral.csv", "certificates.csv", "runs.csv", "recipe.yaml"}
-    figures = {f"figures/{name}.{form}" for name in ("figure-1", "loss", "spectral_norm") for form in ("png", "svg")}
+    names = {"loss.csv", "spectral.csv", "certificates.csv", "prediction.csv", "runs.csv", "recipe.yaml"}
+    figures = {f"figures/{name}.{form}" for name in LAYOUTS for form in ("png", "svg")}
+    assert len(figures) == 10
     assert set(manifest["files"]) == names | figures
 
 

@@ -24,7 +24,9 @@ from deqcli.errors import NumericalFailure
 
 if TYPE_CHECKING:
     from deqcli.show.console import Screen
-    from deqcli.sweep.checks import Checked, CheckedDraw
+    from deqcli.sweep.check_files import Checked
+    from deqcli.sweep.checks import CheckedDraw
+    from deqcli.theory.depth import Rate
 
 COLUMNS = ["lhs >= rhs", "lhs", "rhs", "slack", "holds", "repaired by width"]
 
@@ -36,6 +38,12 @@ def check_init(
     seeds: SeedsOption = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with 3 unless every inequality but lemma_1 (a limit) holds.")
+    ] = False,
+    depth: Annotated[
+        int | None, typer.Option(min=1, help="Measure Theorems 3 to 5 in so many layers, beside untied weights.")
+    ] = None,
+    suggest: Annotated[
+        bool, typer.Option("--suggest", help="Find scales, or a width, at which every inequality holds.")
     ] = False,
     device: DeviceOption = "auto",
     out: OutOption = Path("outputs"),
@@ -56,9 +64,17 @@ def check_init(
     with reporting(screen):
         given = [*(overrides or []), *values_override("sweep.widths", widths), *values_override("sweep.seeds", seeds)]
         checked = api.check_init(
-            recipe, *given, device=device, out=out, on_draw=lambda drawn: _show_draw(screen, drawn)
-        )
+            recipe, *given, depth=depth, suggest=suggest, device=device, out=out,
+            on_draw=lambda drawn: _show_draw(screen, drawn),
+        )  # fmt: skip
+        _show_depth(screen, checked)
+        for sentence in checked.suggestion.sentences:
+            screen.say(sentence)
+        for name in checked.suggestion.recipes:
+            screen.say(f"Recipe: {checked.folder / name}")
         screen.say(f"Files: {checked.folder}")
+        for figure in checked.figures:
+            screen.say(f"Picture: {figure}")
         screen.document(_document(checked))
         failed = sum(bool(each.failed) for each in checked.draws)
         if strict and failed:
@@ -78,17 +94,59 @@ def _show_draw(screen: Screen, drawn: CheckedDraw) -> None:
     ]
     screen.table(title, COLUMNS, rows, digits=4)
     screen.table("", ["measured", "value"], [[name, value] for name, value in measured.items()])
+    for remark in drawn.outside.values():
+        screen.say(f"Outside the hypotheses: {remark}.")
+    _show_levels(screen, drawn)
     screen.say("")
 
 
+def _show_levels(screen: Screen, drawn: CheckedDraw) -> None:
+    """What finite depth came to, a line for each layer."""
+    from deqcli.theory.depth import SOURCES
+
+    if not drawn.depths:
+        return
+    levels: dict[int, list[object]] = {}
+    for row in drawn.depths:
+        levels.setdefault(row.depth, [row.depth]).extend((row.value, row.bound))
+    columns = ["depth", *(name for quantity in SOURCES for name in (quantity, "bound"))]
+    screen.table("", columns, list(levels.values()), digits=3)
+    for rate in drawn.rates:
+        screen.say(_sentence(rate))
+
+
+def _show_depth(screen: Screen, checked: Checked) -> None:
+    from deqcli.sweep.check_files import width_rates
+
+    for rate in width_rates(checked.draws):
+        screen.say(_sentence(rate))
+
+
+def _sentence(rate: Rate) -> str:
+    from deqcli.show.console import number
+
+    what = "per layer" if rate.against == "depth" else "exponent of the width"
+    return f"{rate.quantity}: {what} {number(rate.rate, 4)}; the theory says {rate.relation} {rate.expected:.4g}"
+
+
 def _document(checked: Checked) -> dict[str, object]:
+    from deqcli.sweep.check_files import width_rates
+
     return {
         "folder": str(checked.folder),
+        "suggestion": {
+            "sentences": checked.suggestion.sentences,
+            "recipes": [str(checked.folder / name) for name in checked.suggestion.recipes],
+        },
+        "rates": [asdict(rate) for rate in width_rates(checked.draws)],
+        "figures": [str(figure) for figure in checked.figures],
         "draws": [
             {
                 **each.row(),
                 "certificates": [certificate.row() for certificate in each.certificates],
                 "failed": [certificate.name for certificate in each.failed],
+                "depths": [level.row() for level in each.depths],
+                "rates": [asdict(rate) for rate in each.rates],
             }
             for each in checked.draws
         ],

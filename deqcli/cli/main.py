@@ -13,6 +13,7 @@ import typer
 import deqcli
 from deqcli.cli import recipes
 from deqcli.cli.check_init import check_init
+from deqcli.cli.predict import predict
 from deqcli.cli.sweep_width import sweep_width
 from deqcli.cli.train import train
 from deqcli.errors import SystemRefused, as_refusal
@@ -29,6 +30,7 @@ app = typer.Typer(
 app.command("train")(train)
 app.command("sweep-width")(sweep_width)
 app.command("check-init")(check_init)
+app.command("predict")(predict)
 app.add_typer(recipes.app, name="recipes")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -96,21 +97,35 @@ def _show_run(screen: Screen, run: Run) -> None:
     screen.document({"folder": str(run.folder), "computed": run.computed, **run.manifest.model_dump()})
 
 
-def _verdicts(results: dict[str, float | None]) -> list[str]:
-    """The conclusions of Theorem 1 at the logged steps, one line each."""
-    upper, ratio, over = (
-        results[key] for key in ("max_spectral_norm_upper", "min_lambda_ratio", "max_loss_over_bound")
-    )
+def _verdicts(results: dict[str, float | int | None]) -> list[str]:
+    """The conclusions of Theorem 1 at the logged steps, one line each, and the linear rate beside its promises."""
+    rates = [_rate(results, name) for name in ("rate_measured", "rate_theorem", "rate_kernel")]
     return [
-        _verdict("(i)   ||W||_2 < 1", "largest upper bound", upper, upper is not None and upper < 1),
-        _verdict(
-            "(ii)  lambda_tau > lambda_0/2", "least lambda_tau/lambda_0", ratio, ratio is not None and ratio > 0.5
-        ),
-        _verdict("(iii) loss <= loss_bound", "largest loss/loss_bound", over, over is not None and over <= 1),
+        _verdict(results, "(i)   ||W||_2 < 1", "largest upper bound", "max_spectral_norm_upper"),
+        _verdict(results, "(ii)  lambda_tau > lambda_0/2", "least lambda_tau/lambda_0", "min_lambda_ratio"),
+        _verdict(results, "(iii) loss <= loss_bound", "largest loss/loss_bound", "max_loss_over_bound"),
+        "linear rate: log(loss) falls by {} a step; by Theorem 1 at least {}, by the kernel {}".format(*rates),
     ]
 
 
-def _verdict(claim: str, what: str, value: float | None, held: bool) -> str:
+HELD: dict[str, Callable[[float], bool]] = {
+    "max_spectral_norm_upper": lambda value: value < 1,
+    "min_lambda_ratio": lambda value: value > 0.5,
+    "max_loss_over_bound": lambda value: value <= 1,
+}
+"""What the worst value of each conclusion must be."""
+
+
+def _verdict(results: dict[str, float | int | None], claim: str, what: str, name: str) -> str:
     from deqcli.show.console import number
 
-    return f"{claim}: {'held' if held else 'not shown'} at every logged step ({what} {number(value)})"
+    value, step = results[name], results[f"{name}_step"]
+    held = value is not None and HELD[name](value)
+    where = f"{what} {number(value)}" + ("" if step is None else f", at step {step}")
+    return f"{claim}: {'held' if held else 'not shown'} at every logged step ({where})"
+
+
+def _rate(results: dict[str, float | int | None], name: str) -> str:
+    from deqcli.show.console import number
+
+    return number(results[name], 4)

@@ -28,11 +28,15 @@ class Activation(ABC):
         """Write phi'(preactivation) into `out`, elementwise; same shape."""
 
     @abstractmethod
-    def dual(self, covariance: Tensor) -> Tensor:
-        """E[phi(u) phi(v)] for every pair (i, j), with (u, v) ~ N(0, covariance restricted to i, j).
+    def dual(self, covariance: Tensor, left: Tensor, right: Tensor) -> Tensor:
+        """E[phi(u_i) phi(v_j)] of every pair, Gaussian of mean 0 with variances left_i, right_j and this covariance.
 
-        Shapes: covariance (n, n), positive semi-definite with a positive diagonal; result (n, n).
+        Shapes: covariance (k, n), left (k,) and right (n,), both positive; result (k, n).
         """
+
+    @abstractmethod
+    def dual_slope(self, covariance: Tensor, left: Tensor, right: Tensor) -> Tensor:
+        """E[phi'(u_i) phi'(v_j)] of every pair, of the same shapes."""
 
 
 class ReLU(Activation):
@@ -51,15 +55,20 @@ class ReLU(Activation):
 
         torch.ge(preactivation, 0.0, out=out)
 
-    def dual(self, covariance: Tensor) -> Tensor:
-        """sqrt(q_i q_j)/2 Q(c) with c = q_ij / sqrt(q_i q_j), Q(c) = (sqrt(1 - c^2) + (pi - arccos c) c) / pi.
+    def dual(self, covariance: Tensor, left: Tensor, right: Tensor) -> Tensor:
+        """sqrt(p_i q_j)/2 Q(c) with c = covariance/sqrt(p_i q_j), Q(c) = (sqrt(1 - c^2) + (pi - arccos c) c) / pi.
 
         Source: Cho and Saul 2009, eq. 3 with n = 1; Ling et al. 2023, Lemma 3.
         """
-        deviation = covariance.diagonal().sqrt()
-        scale = deviation[:, None] * deviation[None, :]  # (n, n)
-        c = (covariance / scale).clamp(-1.0, 1.0)
-        return scale / 2 * (((1 - c) * (1 + c)).sqrt() + (math.pi - c.arccos()) * c) / math.pi
+        scale = left.sqrt()[:, None] * right.sqrt()
+        c = (covariance / scale).clamp_(-1.0, 1.0)
+        angle = c.arccos().neg_().add_(math.pi).mul_(c)
+        return ((1 - c).mul_(1 + c)).sqrt_().add_(angle).mul_(scale).div_(2 * math.pi)
+
+    def dual_slope(self, covariance: Tensor, left: Tensor, right: Tensor) -> Tensor:
+        """(pi - arccos c)/(2 pi). Source: Cho and Saul 2009, eq. 3 with n = 0."""
+        c = (covariance / (left.sqrt()[:, None] * right.sqrt())).clamp_(-1.0, 1.0)
+        return c.arccos_().neg_().add_(math.pi).div_(2 * math.pi)
 
 
 ACTIVATIONS: dict[str, Activation] = {activation.name: activation for activation in (ReLU(),)}

@@ -1,6 +1,7 @@
 """Initialisations: how W, U and a are drawn.
 
-To add one, write a function like `draw_gaussian` and name it in `INITIALISATIONS`.
+To add one, write a function like `draw_gaussian` and name it in `INITIALISATIONS`; one like `gaussian_rows_of_w`, named
+in `ROWS_OF_W`, spares the memory of a second W.
 """
 
 from __future__ import annotations
@@ -34,13 +35,18 @@ class Draw:
     device: torch.device
 
 
-def gaussian_blocks(seed: int, name: str, rows: int, columns: int, deviation: float) -> Iterator[tuple[int, Tensor]]:
-    """Yield (first row, float64 block) of a Gaussian matrix, so that no second copy of it is ever in memory."""
+def gaussian_blocks(
+    seed: int, name: str, rows: int, columns: int, deviation: float, count: int = ROWS_PER_BLOCK
+) -> Iterator[tuple[int, Tensor]]:
+    """Yield (first row, float64 block of `count` rows) of a Gaussian matrix, the same numbers whatever the count.
+
+    So no second copy of it is ever in memory.
+    """
     import torch
 
     generator = stream(seed, name)
-    for first in range(0, rows, ROWS_PER_BLOCK):
-        block = generator.standard_normal((min(ROWS_PER_BLOCK, rows - first), columns))
+    for first in range(0, rows, count):
+        block = generator.standard_normal((min(count, rows - first), columns))
         yield first, torch.from_numpy(block).mul_(deviation)
 
 
@@ -64,10 +70,22 @@ def draw_gaussian(draw: Draw) -> Params:
 
     m, d = draw.width, draw.input_dim
     return Params(
-        W=_gaussian(draw, "W", m, math.sqrt(2 * draw.sigma_w_sq / m)),
+        W=_gaussian(draw, "W", m, _deviation_of_w(draw)),
         U=_gaussian(draw, "U", d, math.sqrt(2 / d)),
         a=_gaussian(draw, "a", 1, draw.readout_scale / math.sqrt(m)).reshape(m),
     )
 
 
+def gaussian_rows_of_w(draw: Draw, count: int) -> Iterator[Tensor]:
+    """W(0) once more, `count` rows at a time, in the precision and on the device of the draw."""
+    for _, block in gaussian_blocks(draw.seed, "W", draw.width, draw.width, _deviation_of_w(draw), count):
+        yield block.to(draw.device, draw.dtype)
+
+
+def _deviation_of_w(draw: Draw) -> float:
+    return math.sqrt(2 * draw.sigma_w_sq / draw.width)
+
+
 INITIALISATIONS: dict[str, Callable[[Draw], Params]] = {"gaussian": draw_gaussian}
+ROWS_OF_W: dict[str, Callable[[Draw, int], Iterator[Tensor]]] = {"gaussian": gaussian_rows_of_w}
+"""Initialisations whose W(0) can be drawn again by rows, and need not be kept."""

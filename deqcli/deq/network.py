@@ -33,10 +33,6 @@ class Params:
         """The same numbers in another precision; tensors that have it already are shared, not copied."""
         return Params(self.W.to(dtype), self.U.to(dtype), self.a.to(dtype))
 
-    def trainable_copy(self) -> Params:
-        """The same numbers for a network to train: copies of W and a, and U itself, which it leaves alone."""
-        return Params(self.W.clone(), self.U, self.a.clone())
-
 
 @dataclass(frozen=True)
 class Component:

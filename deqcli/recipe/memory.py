@@ -12,11 +12,13 @@ from deqcli.recipe.schema import Recipe, RunSpec
 ITEMSIZE = {"float32": 4, "float64": 8}
 
 
-def spec_bytes(spec: RunSpec, num_samples: int | None = None, input_dim: int | None = None) -> int:
-    """Bytes that a run takes at its peak; sizes that only the data file knows count as given, or as 1."""
+def spec_bytes(
+    spec: RunSpec, num_samples: int | None = None, input_dim: int | None = None, keeps_start: bool = False
+) -> int:
+    """Bytes that a run takes at its peak, at least; sizes that only the data file knows count as given, or as 1."""
     n, d = spec.data.shape()
     shape = (spec.model.width, d or input_dim or 1, n or num_samples or 1)
-    return run_bytes(*shape, ITEMSIZE[spec.train.dtype], spec.solver.arrays)
+    return run_bytes(*shape, ITEMSIZE[spec.train.dtype], spec.solver.arrays, keeps_start)
 
 
 def too_large(recipe: Recipe, memory: int | None = None) -> Iterator[Contradiction]:

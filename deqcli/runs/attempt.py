@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,15 @@ import torch
 from torch import Tensor
 
 from deqcli.data.dataset import Dataset
+from deqcli.deq.initialisation import ROWS_OF_W
 from deqcli.deq.network import Network, Params
 from deqcli.errors import CorruptArtefact, as_refusal
+from deqcli.recipe.memory import spec_bytes
 from deqcli.recipe.schema import RunSpec
 from deqcli.runs import files
-from deqcli.runs.baseline import Baseline, component, draw, measure, tensors
+from deqcli.runs.baseline import Baseline, component, draw, draw_of, measure, solve, tensors
 from deqcli.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
-from deqcli.runs.device import Execution, device_name
+from deqcli.runs.device import Execution, device_memory, device_name
 from deqcli.runs.folder import (
     COMPLETE,
     FAILED,
@@ -30,10 +33,12 @@ from deqcli.runs.folder import (
     verify,
     write_manifest,
 )  # fmt: skip
-from deqcli.runs.metrics import Metrics
+from deqcli.runs.metrics import Metrics, Start
+from deqcli.runs.predicted import prediction_rows
 from deqcli.runs.records import (
     CERTIFICATE_COLUMNS,
     LOSS_COLUMNS,
+    PREDICTION_COLUMNS,
     SPECTRAL_COLUMNS,
     TIMING_COLUMNS,
     Table,
@@ -46,7 +51,10 @@ from deqcli.theory.initial import Initial
 
 TABLE_FILES = {"loss": files.LOSS, "spectral": files.SPECTRAL, "timing": files.TIMING}
 TABLE_COLUMNS = {"loss": LOSS_COLUMNS, "spectral": SPECTRAL_COLUMNS, "timing": TIMING_COLUMNS}
-RESULT_FILES = (files.RECIPE, files.LOSS, files.SPECTRAL, files.TIMING, files.CERTIFICATES, files.CHECKPOINT)
+STARTED = (files.RECIPE, files.CERTIFICATES, files.PREDICTION)
+"""What the draw decides, written once."""
+
+RESULT_FILES = (*STARTED, files.LOSS, files.SPECTRAL, files.TIMING, files.CHECKPOINT)
 OWN_FILES = (*RESULT_FILES, files.LOG)
 
 
@@ -171,17 +179,28 @@ class Attempt:
         solved = trainer.accept(forward, adjoint, e.reshape(-1))
         trainer.refuse_runaway(solved)
         network.rest()
-        initial = measure(self.spec, params, self.exact_X, self.exact_y)
+        initial = measure(self.spec, solve(self.spec, params, self.exact_X, self.exact_y))
         trainer.baseline = baseline = Baseline.of(self.spec, initial)
         self._certify(initial, baseline.learning_rate)
         self._say(f"learning rate {baseline.learning_rate!r}, lambda_0 {baseline.lambda_0!r}")
-        self.metrics = Metrics(params.trainable_copy(), self.X, baseline, None)
+        self.metrics = Metrics(self._start(params), self.X, baseline, None)
         trainer.log(solved, lambda: network.cell(0), self.metrics)
         return network, e
+
+    def _start(self, params: Params) -> Start:
+        """What the distances are measured from, apart from what is trained; W(0) is no copy where memory is short."""
+        init, a = self.spec.model.init, params.a.clone()
+        wanted = spec_bytes(self.spec, self.X.shape[1], self.X.shape[0], keeps_start=True)
+        if init in ROWS_OF_W and wanted > device_memory(self.device):
+            drawn = draw_of(self.spec, self.X.shape[0], self.device)
+            return Start(partial(ROWS_OF_W[init], drawn), params.U, a)
+        return Start(partial(torch.split, params.W.clone()), params.U, a)
 
     def _certify(self, initial: Initial, learning_rate: float) -> None:
         rows = [row_keys(self.spec) | certificate.row() for certificate in certify(initial, learning_rate)]
         files.replace_text(self.folder / files.CERTIFICATES, csv_text(CERTIFICATE_COLUMNS, rows))
+        curve = prediction_rows(self.spec, initial.kernel, learning_rate)
+        files.replace_text(self.folder / files.PREDICTION, csv_text(PREDICTION_COLUMNS, curve))
 
     def _resume(self, checkpoint: Checkpoint) -> tuple[Network, Tensor]:
         """Put the solved step of a checkpoint back in place, with all that its next guesses are made of."""
@@ -190,8 +209,9 @@ class Attempt:
         self._first = trainer.step = checkpoint.state["step"]
         trainer.misses = checkpoint.state["misses"]
         trainer.baseline = baseline = Baseline.restored(checkpoint)
-        start = draw(self.spec, self.X.shape[0], self.device)
-        network = self._network(start.trainable_copy())
+        params = draw(self.spec, self.X.shape[0], self.device)
+        start = self._start(params)
+        network = self._network(params)
         network.restore({name: stored[name].reshape(held.shape) for name, held in network.state().items()})
         self.metrics = Metrics(start, self.X, baseline, checkpoint.tensors["norm_vector"].numpy())
         return network, network.prediction_error(self.rows_y)
@@ -205,7 +225,7 @@ class Attempt:
             "misses": trainer.misses,
             "baseline": self.metrics.baseline.scalars(),
             "marks": trainer.tables.marks(),
-            "files": hashes(self.folder, [files.RECIPE, files.CERTIFICATES]),
+            "files": hashes(self.folder, STARTED),
         }
         own = {name: tensor[k] if network.stacked else tensor for name, tensor in network.state().items()}
         tensors = {

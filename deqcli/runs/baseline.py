@@ -16,25 +16,29 @@ from deqcli.deq.network import Component, Params
 from deqcli.errors import NumericalFailure
 from deqcli.recipe.schema import RunSpec
 from deqcli.runs.checkpoint import Checkpoint
-from deqcli.theory.certificates import safe_theorem_rate
+from deqcli.theory.condition import safe_theorem_rate
+from deqcli.theory.draw import SolvedDraw
 from deqcli.theory.initial import Initial, Scales, measure_initial
 from deqcli.theory.prediction import KernelPrediction
 
 
+def draw_of(spec: RunSpec, input_dim: int, device: torch.device) -> Draw:
+    """What the draw of a run depends on."""
+    model, train = spec.model, spec.train
+    return Draw(
+        width=model.width,
+        input_dim=input_dim,
+        sigma_w_sq=model.sigma_w_sq,
+        readout_scale=model.readout_scale,
+        seed=train.seed,
+        dtype=getattr(torch, train.dtype),
+        device=device,
+    )
+
+
 def draw(spec: RunSpec, input_dim: int, device: torch.device) -> Params:
     """W(0), U(0), a(0) of a run: the same numbers whenever and wherever they are drawn."""
-    model, train = spec.model, spec.train
-    return INITIALISATIONS[model.init](
-        Draw(
-            width=model.width,
-            input_dim=input_dim,
-            sigma_w_sq=model.sigma_w_sq,
-            readout_scale=model.readout_scale,
-            seed=train.seed,
-            dtype=getattr(torch, train.dtype),
-            device=device,
-        )
-    )
+    return INITIALISATIONS[spec.model.init](draw_of(spec, input_dim, device))
 
 
 def tensors(dataset: Dataset) -> tuple[Tensor, Tensor]:
@@ -42,10 +46,19 @@ def tensors(dataset: Dataset) -> tuple[Tensor, Tensor]:
     return torch.tensor(dataset.X), torch.tensor(dataset.y)
 
 
-def measure(spec: RunSpec, params: Params, X: Tensor, y: Tensor) -> Initial:
-    """What the theory asks of the draw `params`, on its device; X and y in float64. Raises: NumericalFailure."""
-    scales = Scales(spec.model.sigma_w_sq, spec.model.readout_scale)
-    return measure_initial(params, X, y, component(spec), scales)
+def solve(spec: RunSpec, params: Params, X: Tensor, y: Tensor) -> SolvedDraw:
+    """The draw `params` solved in float64, on its device; X and y in float64. Raises: NumericalFailure."""
+    return SolvedDraw.of(params, X, y, component(spec))
+
+
+def measure(spec: RunSpec, solved: SolvedDraw) -> Initial:
+    """What the theory asks of a draw. Raises: NumericalFailure."""
+    return measure_initial(solved, scales(spec))
+
+
+def scales(spec: RunSpec) -> Scales:
+    """The scales of the initialisation."""
+    return Scales(spec.model.sigma_w_sq, spec.model.readout_scale)
 
 
 def component(spec: RunSpec) -> Component:
@@ -64,11 +77,11 @@ def learning_rate(spec: RunSpec, initial: Initial) -> float:
         return initial.kernel.auto_rate
     if wanted != "theorem":
         return wanted
-    bound = safe_theorem_rate(initial)
+    bound = safe_theorem_rate(initial.safe)
     if bound is None:
         raise NumericalFailure(
             "train.learning_rate: theorem needs ||W(0)||_2 < 1 and lambda_0 > 0; this draw has ||W(0)||_2 <= "
-            f"{initial.spectral_norm_upper:.6g} and lambda_0 = {initial.lambda_0:.3g}; use `auto` or a number"
+            f"{initial.safe.spectral_norm:.6g} and lambda_0 = {initial.computed.lambda_0:.3g}; use `auto` or a number"
         )
     return math.nextafter(bound, 0.0)
 
@@ -87,7 +100,7 @@ class Baseline:
     def of(cls, spec: RunSpec, initial: Initial) -> Self:
         """From a measured draw."""
         rate = learning_rate(spec, initial)
-        return cls(rate, initial.loss, initial.lambda_0, initial.spectral_norm_upper, initial.kernel)
+        return cls(rate, initial.loss, initial.computed.lambda_0, initial.safe.spectral_norm, initial.kernel)
 
     def scalars(self) -> dict[str, float]:
         """What goes into a checkpoint's state; JSON keeps every bit of a float."""

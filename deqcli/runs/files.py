@@ -17,6 +17,7 @@ from deqcli.recipe.reading import scalar
 
 RECIPE, MANIFEST, LOG, CHECKPOINT = "recipe.yaml", "manifest.json", "run.log", "checkpoint.safetensors"
 LOSS, SPECTRAL, TIMING, CERTIFICATES, RUNS = "loss.csv", "spectral.csv", "timing.csv", "certificates.csv", "runs.csv"
+PREDICTION = "prediction.csv"
 LOCK, OWNER = ".lock", ".owner"
 TEMPORARY = ".partial"
 

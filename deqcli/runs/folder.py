@@ -29,7 +29,7 @@ class Manifest(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     format: Literal[1] = 1
-    kind: Literal["run", "sweep", "check"]
+    kind: Literal["run", "sweep", "check", "prediction"]
     id: str
     recipe: str
     status: Status

@@ -6,14 +6,16 @@ To add a column, add a property here and name it in `METRICS` of `records`.
 from __future__ import annotations
 
 import math
-from functools import cached_property
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property, partial
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deqcli.deq.network import Cell, Params
+from deqcli.deq.network import Cell
 from deqcli.deq.precision import UNIT_ROUNDOFF, exact_device, to_float64
 from deqcli.deq.room import ALIGNMENT
 from deqcli.deq.spectral import (
@@ -38,10 +40,23 @@ FRESH_EVERY = 200
 """Steps between norms that start from random vectors: whatever a warm start might have missed is found there."""
 
 
+Rows = Callable[[int], Iterable[Tensor]]
+"""Gives a matrix so many rows at a time."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """U(0) and a(0), and W(0) by rows: those of a copy, or drawn again each time."""
+
+    rows_of_w: Rows
+    U: Float[Tensor, "m d"]
+    a: Float[Tensor, " m"]
+
+
 class Metrics:
     """What stays the same over a run: where it started, its data; and the last singular vectors of W, in rows."""
 
-    def __init__(self, start: Params, X: Float[Tensor, "d n"], baseline: Baseline, vector: np.ndarray | None) -> None:
+    def __init__(self, start: Start, X: Float[Tensor, "d n"], baseline: Baseline, vector: np.ndarray | None) -> None:
         self.start, self.baseline = start, baseline
         self.vector = vector
         self.XtX = gram(X)
@@ -107,17 +122,17 @@ class Snapshot:
     @cached_property
     def distance_w(self) -> float:
         """||W - W(0)||_F."""
-        return distance(self._params.W, self._metrics.start.W)
+        return distance(self._params.W, self._metrics.start.rows_of_w)
 
     @property
     def distance_u(self) -> float:
         """||U - U(0)||_F."""
-        return distance(self._params.U, self._metrics.start.U)
+        return distance(self._params.U, partial(torch.split, self._metrics.start.U))
 
     @property
     def distance_a(self) -> float:
         """||a - a(0)||_2."""
-        return distance(self._params.a, self._metrics.start.a)
+        return distance(self._params.a, partial(torch.split, self._metrics.start.a))
 
     @property
     def loss_bound(self) -> float:
@@ -148,10 +163,10 @@ def aligned(tensor: Tensor) -> Tensor:
     return tensor if tensor.data_ptr() % ALIGNMENT == 0 else tensor.clone()
 
 
-def distance(now: Tensor, start: Tensor) -> float:
+def distance(now: Tensor, start: Rows) -> float:
     """||now - start||_F in float64, a block of rows at a time, so that no second matrix is made."""
     rows = max(1, ENTRIES_PER_BLOCK.get(now.device.type, 2**22) // math.prod(now.shape[1:]))
     total = torch.zeros((), dtype=torch.float64, device=exact_device(now.device))
-    for a, b in zip(torch.split(now, rows), torch.split(start, rows), strict=True):
+    for a, b in zip(torch.split(now, rows), start(rows), strict=True):
         total += (to_float64(a) - to_float64(b)).square_().sum()
     return math.sqrt(float(total))

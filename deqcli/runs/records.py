@@ -7,7 +7,7 @@ import hashlib
 import io
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Self
 
@@ -28,6 +28,9 @@ TIMING_COLUMNS = ("run_id", "step", "seconds", "forward_seconds", "adjoint_secon
 CERTIFICATE_COLUMNS = (
     *RUN_KEYS, "certificate", "source", "lhs", "rhs", "slack", "holds", "repaired_by_width",
 )  # fmt: skip
+PREDICTION_COLUMNS = (
+    *RUN_KEYS, "kernel", "learning_rate", "step", "time", "loss", "loss_low", "loss_high",
+)  # fmt: skip
 RUNS_COLUMNS = (
     *RUN_KEYS, "status", "attempts", "steps", "final_loss", "max_spectral_norm", "min_lambda_ratio", "error",
 )  # fmt: skip
@@ -44,7 +47,7 @@ def cell(value: object) -> str:
     return repr(float(value)) if isinstance(value, float) else str(value)
 
 
-def csv_text(columns: Sequence[str], rows: Sequence[Row], header: bool = True) -> str:
+def csv_text(columns: Sequence[str], rows: Iterable[Row], header: bool = True) -> str:
     """Rows as CSV text; a column that a row lacks stays empty."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")

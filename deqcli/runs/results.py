@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from deqcli.deq.solvers import error_bound, usual_rounding
@@ -20,7 +21,9 @@ def results(folder: Path, spec: RunSpec, input_dim: int, baseline: Baseline) -> 
 
     max_spectral_norm_upper < 1 is (i), min_lambda_ratio = min lambda_tau/lambda_0 > 1/2 is (ii), and
     max_loss_over_bound = max Phi(tau)/((1 - eta lambda_0/2)^tau Phi(0)) <= 1 over tau >= 1 is (iii),
-    all at logged steps.
+    all at logged steps; the step of each worst value stands beside it.
+    rate_measured is the mean of -d log(Phi)/d tau over the second half of the steps, rate_kernel the same of the
+    predicted losses, and rate_theorem = -log(1 - eta lambda_0/2) what Theorem 1 promises at least.
     max_error_bound bounds ||Z - Z*||_F/||Z||_F, up to unusual rounding, over the rows of spectral.csv where
     ||W||_2 < 1 is proved.
     """
@@ -28,8 +31,9 @@ def results(folder: Path, spec: RunSpec, input_dim: int, baseline: Baseline) -> 
     spectra = read_rows(folder / SPECTRAL)
     lipschitz = component(spec).activation.lipschitz
     rounding = usual_rounding(spec.model.width, input_dim, spec.train.precision)
-    residuals = {row["step"]: float(row["residual"]) for row in losses}
-    uppers = {row["step"]: float(row["spectral_norm_upper"]) for row in spectra}
+    residuals = {int(row["step"]): float(row["residual"]) for row in losses}
+    uppers = {int(row["step"]): float(row["spectral_norm_upper"]) for row in spectra}
+    ratios = {int(row["step"]): _ratio(float(row["lambda_min"]), baseline.lambda_0) for row in spectra}
     return {
         "learning_rate": baseline.learning_rate,
         "largest_stable_learning_rate": baseline.kernel.stable_rate,
@@ -38,32 +42,59 @@ def results(folder: Path, spec: RunSpec, input_dim: int, baseline: Baseline) -> 
         "steps": int(losses[-1]["step"]),
         "lambda_0": baseline.lambda_0,
         "max_spectral_norm": max(float(row["spectral_norm"]) for row in spectra),
-        "max_spectral_norm_upper": max(uppers.values()),
-        "min_lambda_ratio": _least(_ratio(float(row["lambda_min"]), baseline.lambda_0) for row in spectra),
-        "max_loss_over_bound": _max_loss_over_bound(losses, baseline),
+        **_worst("max_spectral_norm_upper", uppers, max),
+        **_worst("min_lambda_ratio", ratios, min),
+        **_worst("max_loss_over_bound", _over_bound(losses, baseline), max),
         "max_error_bound": _greatest(
             error_bound(residuals[step], lipschitz * upper, rounding)
             for step, upper in uppers.items()
             if step in residuals
         ),
+        **_rates(losses, baseline),
     }
 
 
-def _max_loss_over_bound(losses: list[dict[str, str]], baseline: Baseline) -> float | None:
-    """None where the bound says nothing: it is 0, or there is no step after the first."""
-    ratios = []
+def _worst(name: str, values: Mapping[int, float | None], choose: Callable[..., int]) -> Results:
+    """The worst value over the steps and the first step that has it; None for both where one is missing."""
+    known = {step: value for step, value in values.items() if value is not None}
+    if not known or len(known) < len(values):
+        return {name: None, f"{name}_step": None}
+    step = choose(known, key=known.__getitem__)
+    return {name: known[step], f"{name}_step": step}
+
+
+def _over_bound(losses: list[dict[str, str]], baseline: Baseline) -> dict[int, float | None]:
+    """Phi(tau)/loss_bound at every logged step after the first; None where the bound is 0 and says nothing."""
+    b, found = baseline, dict[int, float | None]()
     for row in losses[1:]:
-        b, step = baseline, int(row["step"])
-        ratios.append(_ratio(float(row["loss"]), loss_bound(b.initial_loss, b.lambda_0, b.learning_rate, step)))
-    return None if None in ratios else _greatest(ratios)
+        step = int(row["step"])
+        found[step] = _ratio(float(row["loss"]), loss_bound(b.initial_loss, b.lambda_0, b.learning_rate, step))
+    return found
+
+
+def _rates(losses: list[dict[str, str]], baseline: Baseline) -> Results:
+    """Linear rates: what log(Phi) falls by in a step."""
+    first, last = losses[len(losses) // 2], losses[-1]
+    steps = int(first["step"]), int(last["step"])
+    kernel = [baseline.kernel.loss(baseline.learning_rate, step) for step in steps]
+    contraction = 1 - baseline.learning_rate * baseline.lambda_0 / 2
+    return {
+        "rate_measured": _fall(steps, (float(first["loss"]), float(last["loss"]))),
+        "rate_kernel": _fall(steps, kernel),
+        "rate_theorem": -math.log(contraction) if contraction > 0 else None,
+    }
+
+
+def _fall(steps: tuple[int, int], losses: Sequence[float | None]) -> float | None:
+    """(log Phi(first) - log Phi(last))/(last - first); None where a loss has no logarithm, or there is one step."""
+    before, after = losses
+    if steps[0] == steps[1] or not before or not after:
+        return None
+    return (math.log(before) - math.log(after)) / (steps[1] - steps[0])
 
 
 def _ratio(value: float, reference: float) -> float | None:
     return value / reference if reference > 0 else None
-
-
-def _least(values: Iterable[float | None]) -> float | None:
-    return min((value for value in values if value is not None), default=None)
 
 
 def _greatest(values: Iterable[float | None]) -> float | None:

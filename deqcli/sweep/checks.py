@@ -1,50 +1,42 @@
-"""What the theory says about draws, without training: certificates and rates for each width and seed."""
+"""What the theory says about draws, without training: certificates, kernels and depth for each width and seed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
 
 from deqcli.data.dataset import Dataset
 from deqcli.errors import NumericalFailure
-from deqcli.recipe.schema import Recipe, RunSpec
-from deqcli.runs import files
-from deqcli.runs.baseline import draw, learning_rate, measure, tensors
+from deqcli.recipe.schema import RunSpec
+from deqcli.runs.baseline import draw, draw_of, learning_rate, measure, solve, tensors
 from deqcli.runs.device import Execution, pick_device, threads_for, threads_limited
-from deqcli.runs.folder import (
-    COMPLETE,
-    FAILED,
-    RUNNING,
-    Manifest,
-    Status,
-    clear,
-    hashes,
-    locked,
-    read_manifest,
-    row_keys,
-    write_manifest,
-)  # fmt: skip
-from deqcli.runs.records import CERTIFICATE_COLUMNS, RUN_KEYS, csv_text
+from deqcli.runs.folder import COMPLETE, FAILED, row_keys
 from deqcli.runs.run import refuse_impossible
-from deqcli.runs.signals import StopSignals
-from deqcli.theory.certificates import Certificate, best_delta, certify, theorem_rate
+from deqcli.theory.certificates import certify
+from deqcli.theory.condition import best_delta, theorem_rate
+from deqcli.theory.depth import DepthRow, Rate, depth_rows, rates_over_depth
+from deqcli.theory.draw import SolvedDraw
 from deqcli.theory.initial import Initial
-
-DRAWS = "draws.csv"
+from deqcli.theory.statement import Certificate
 
 
 @dataclass(frozen=True)
 class Measured:
-    """The numbers of a draw that the certificates are made of, and its learning rates."""
+    """The numbers of a draw, as computed where they are not bounds by name, and its learning rates."""
 
     spectral_norm: float
     spectral_norm_upper: float
     spectral_norm_limit: float
     lambda_0: float
-    lambda_star: float
+    lambda_0_lower: float | None
+    lambda_star: float | None
+    lambda_min_ntk: float
+    lambda_max_ntk: float
+    gram_deviation: float | None
+    ntk_deviation: float | None
     initial_loss: float
     delta: float | None
     error_bound: float | None
@@ -54,16 +46,16 @@ class Measured:
     learning_rate_largest_stable: float | None
 
 
-DRAW_COLUMNS = (*RUN_KEYS, "status", *Measured.__annotations__, "error")
-
-
 @dataclass(frozen=True)
 class CheckedDraw:
     """A draw with its numbers and certificates, or the sentence why it has none."""
 
     spec: RunSpec
-    measured: Measured | None
-    certificates: list[Certificate]
+    initial: Initial | None = None
+    measured: Measured | None = None
+    certificates: list[Certificate] = field(default_factory=list)
+    depths: list[DepthRow] = field(default_factory=list)
+    rates: list[Rate] = field(default_factory=list)
     error: str | None = None
 
     @property
@@ -71,93 +63,88 @@ class CheckedDraw:
         """What `--strict` stands for: every inequality that fails, but for Lemma 1, which is about a limit."""
         return [each for each in self.certificates if not each.holds and not each.about_a_limit]
 
+    @property
+    def outside(self) -> dict[str, str]:
+        """The hypotheses that the draw does not meet, by name, in words."""
+        return self.initial.outside if self.initial else {}
+
     def row(self) -> dict[str, object]:
         """The row of draws.csv."""
         status = COMPLETE if self.error is None else FAILED
         numbers = asdict(self.measured) if self.measured else {}
-        return row_keys(self.spec) | numbers | {"status": status, "error": self.error}
+        remarks = "; ".join(self.outside.values()) or None
+        return row_keys(self.spec) | numbers | {"status": status, "remarks": remarks, "error": self.error}
+
+
+Finish = Callable[[Path], Sequence[str]]
+"""Draws figures into the folder of a check and returns their names."""
 
 
 @dataclass(frozen=True)
-class Checked:
-    """The folder of a check and its draws, in the order of the rows."""
+class CheckOptions:
+    """How a check is done; none of it is part of the recipe. `depth` None leaves finite depth aside.
 
-    folder: Path
-    draws: list[CheckedDraw]
-
-
-def check_folder(out: Path, recipe: Recipe) -> Path:
-    """<out>/<name>/checks/<sweep_id>."""
-    return out / recipe.name / "checks" / recipe.sweep_id
-
-
-def check(
-    recipe: Recipe, out: Path, execution: Execution = Execution(), on_draw: Callable[[CheckedDraw], None] | None = None
-) -> Checked:
-    """Draw each cell's network, measure it in float64 and write certificates.csv and draws.csv.
-
-    A draw that cannot be measured, such as one without an equilibrium, has an error in place of numbers.
-    Raises: Refused, CorruptArtefact, FolderInUse, Interrupted.
+    `suggest` asks for an initialisation that passes.
     """
-    folder = check_folder(out, recipe)
-    read_manifest(folder, "check", recipe.sweep_id)
-    device, dataset, draws = pick_device(execution.device), recipe.data.load(), []
-    with StopSignals().installed():
-        for spec in recipe.cells():
-            refuse_impossible(spec, dataset, device)
-            with threads_limited(threads_for(execution, spec.model.width, dataset.num_samples)):
-                draws.append(_check_draw(spec, dataset, device))
-            if on_draw is not None:
-                on_draw(draws[-1])
-        with locked(folder):
-            _write(folder, recipe, draws)
-    return Checked(folder, draws)
+
+    execution: Execution = field(default_factory=Execution)
+    depth: int | None = None
+    suggest: bool = False
+    finish: Finish = lambda _: ()
+    on_draw: Callable[[CheckedDraw], None] = lambda _: None
 
 
-def _check_draw(spec: RunSpec, dataset: Dataset, device: torch.device) -> CheckedDraw:
+def check_draws(cells: Sequence[RunSpec], dataset: Dataset, options: CheckOptions) -> list[CheckedDraw]:
+    """Measure the draws of some cells on one data set. Raises: Refused where one does not fit the device."""
+    device, draws = pick_device(options.execution.device), []
+    for spec in cells:
+        refuse_impossible(spec, dataset, device)
+        with threads_limited(threads_for(options.execution, spec.model.width, dataset.num_samples)):
+            draws.append(_check_draw(spec, dataset, device, options.depth))
+        options.on_draw(draws[-1])
+    return draws
+
+
+def _check_draw(spec: RunSpec, dataset: Dataset, device: torch.device, depth: int | None) -> CheckedDraw:
     X, y = tensors(dataset)
     try:
-        initial = measure(spec, draw(spec, dataset.input_dim, device), X, y)
+        solved = solve(spec, draw(spec, dataset.input_dim, device), X, y)
+        initial = measure(spec, solved)
+        levels = [] if depth is None else _depths(spec, solved, initial, depth)
     except NumericalFailure as error:
-        return CheckedDraw(spec, None, [], str(error))
+        return CheckedDraw(spec, error=str(error))
     try:
         rate = learning_rate(spec, initial)
     except NumericalFailure:  # the draw has none of that kind, which (10) then shows
         rate = None
-    return CheckedDraw(spec, _numbers(initial, rate), certify(initial, rate))
+    fitted = rates_over_depth(levels, initial) if levels else []
+    return CheckedDraw(spec, initial, _numbers(initial, rate), certify(initial, rate), levels, fitted)
+
+
+def _depths(spec: RunSpec, solved: SolvedDraw, initial: Initial, depth: int) -> list[DepthRow]:
+    drawn = draw_of(spec, initial.input_dim, solved.X.device)
+    return list(depth_rows(solved, drawn, initial, depth))
 
 
 def _numbers(initial: Initial, rate: float | None) -> Measured:
-    delta, stable = best_delta(initial), initial.kernel.stable_rate
+    computed, safe, spectra, delta = initial.computed, initial.safe, initial.spectra, best_delta(initial.safe)
+    stable = initial.kernel.stable_rate
     return Measured(
-        spectral_norm=initial.spectral_norm,
-        spectral_norm_upper=initial.spectral_norm_upper,
+        spectral_norm=computed.spectral_norm,
+        spectral_norm_upper=safe.spectral_norm,
         spectral_norm_limit=initial.scales.spectral_norm_limit,
-        lambda_0=initial.lambda_0,
-        lambda_star=initial.lambda_star,
+        lambda_0=computed.lambda_0,
+        lambda_0_lower=None if initial.error_bound is None else safe.lambda_0,
+        lambda_star=computed.lambda_star,
+        lambda_min_ntk=float(spectra.ntk[0]),
+        lambda_max_ntk=float(spectra.ntk[-1]),
+        gram_deviation=spectra.gram_deviation,
+        ntk_deviation=spectra.ntk_deviation,
         initial_loss=initial.loss,
         delta=delta,
         error_bound=initial.error_bound,
         learning_rate=rate,
-        learning_rate_theorem=theorem_rate(initial, delta),
+        learning_rate_theorem=theorem_rate(safe, delta),
         learning_rate_auto=stable and stable / 2,
         learning_rate_largest_stable=stable,
     )
-
-
-def _write(folder: Path, recipe: Recipe, draws: list[CheckedDraw]) -> None:
-    def note(status: Status, digests: dict[str, str]) -> None:
-        identity, versions = recipe.sweep_id, files.versions()
-        manifest = Manifest(
-            kind="check", id=identity, recipe=recipe.name, status=status, files=digests, versions=versions
-        )
-        write_manifest(folder, manifest)
-
-    note(RUNNING, {})
-    clear(folder, [])
-    certificates = [row_keys(each.spec) | row.row() for each in draws for row in each.certificates]
-    files.replace_text(folder / files.RECIPE, files.recipe_text(recipe))
-    files.replace_text(folder / files.CERTIFICATES, csv_text(CERTIFICATE_COLUMNS, certificates))
-    files.replace_text(folder / DRAWS, csv_text(DRAW_COLUMNS, [each.row() for each in draws]))
-    status: Status = FAILED if any(each.error for each in draws) else COMPLETE
-    note(status, hashes(folder, [files.RECIPE, files.CERTIFICATES, DRAWS]))

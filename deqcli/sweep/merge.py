@@ -12,17 +12,23 @@ from deqcli.runs.folder import COMPLETE, read_manifest, row_keys, run_folder
 from deqcli.runs.records import (
     CERTIFICATE_COLUMNS,
     LOSS_COLUMNS,
+    PREDICTION_COLUMNS,
     RUNS_COLUMNS,
     SPECTRAL_COLUMNS,
     csv_text,
 )  # fmt: skip
 from deqcli.sweep.local import CellEnd
 
-MERGED = {files.LOSS: LOSS_COLUMNS, files.SPECTRAL: SPECTRAL_COLUMNS, files.CERTIFICATES: CERTIFICATE_COLUMNS}
+MERGED = {
+    files.LOSS: LOSS_COLUMNS,
+    files.SPECTRAL: SPECTRAL_COLUMNS,
+    files.CERTIFICATES: CERTIFICATE_COLUMNS,
+    files.PREDICTION: PREDICTION_COLUMNS,
+}
 
 
 def merge(out: Path, folder: Path, ends: Sequence[CellEnd]) -> list[str]:
-    """Write loss.csv, spectral.csv, certificates.csv and runs.csv of a sweep; the names of what was written.
+    """Write the tables of a sweep, those in `MERGED` and runs.csv; the names of what was written.
 
     `ends` are in the order of the rows. Runs contribute that are complete, and those whose own numbers made them fail,
     with the rows up to that one; of any other the files are not to be trusted.

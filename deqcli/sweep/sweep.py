@@ -152,7 +152,7 @@ def batches(cells: Sequence[RunSpec], jobs: int) -> list[list[RunSpec]]:
 
 def share(cells: Sequence[RunSpec], options: SweepOptions) -> tuple[int, int]:
     """(workers, threads of each; 0: by the width): no more threads than cores, no more runs than memory holds."""
-    fitting = max(1, machine_memory() // max(spec_bytes(cell) for cell in cells))
+    fitting = max(1, machine_memory() // max(spec_bytes(cell, keeps_start=True) for cell in cells))
     on_gpu = options.device.startswith(("cuda", "mps")) or (options.device == "auto" and NVIDIA.exists())
     jobs = options.jobs or min(1 if on_gpu else cores(), len(cells), fitting)
     return jobs, max(1, cores() // jobs) if jobs > 1 else 0

@@ -1,4 +1,4 @@
-"""The paper's inequalities for a draw, one certificate each: both sides, slack, verdict, and what width can do.
+"""The papers' inequalities for a draw, one certificate each: both sides, slack, verdict, and what width can do.
 
 To add one, write a function from `Statement` to `Certificate` and name it in `CERTIFICATES`.
 """
@@ -7,195 +7,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-import numpy as np
-from scipy.optimize import brentq, minimize_scalar
-
+from deqcli.theory import condition, sharper
 from deqcli.theory.initial import Initial
+from deqcli.theory.statement import Certificate, Statement, of_lambda_0, of_the_rate, row, to_three_halves
 
 PAPER = "Ling et al. 2023"
+SHARPER = f"{PAPER}, proof of Theorem 1 made sharper"
+FLOW = f"{PAPER}, Theorem 1 for gradient flow"
 NORM_TOLERANCE = 1e-6
-SMALLEST_DELTA = 1e-60
-PRINTED_FACTOR, PROVED_FACTOR = 4.0, 8.0
-
-
-@dataclass(frozen=True)
-class Certificate:
-    """One inequality, always read lhs >= rhs (or lhs > rhs where `strict`).
-
-    The sides are as computed; `safe` is the same inequality with bounds on the safe side, on which the verdict rests.
-    `limit` is what slack tends to as the width grows, None where width does not enter; a side is None where it does
-    not exist.
-    `about_a_limit` marks a comparison with an infinite-width limit, which finite widths may miss on either side.
-    """
-
-    name: str
-    source: str
-    lhs: float | None
-    rhs: float | None
-    limit: float | None
-    strict: bool = False
-    about_a_limit: bool = False
-    safe: Certificate | None = None
-
-    @property
-    def slack(self) -> float | None:
-        """Lhs / rhs: at least 1 where the inequality holds."""
-        return self.lhs / self.rhs if self.lhs is not None and self.rhs else None
-
-    @property
-    def holds(self) -> bool:
-        """The verdict, proved up to the roundings bounded; an inequality with a side missing does not hold."""
-        if self.safe is not None:
-            return self.safe.holds
-        if self.lhs is None or self.rhs is None:
-            return False
-        return self.lhs > self.rhs if self.strict else self.lhs >= self.rhs
-
-    @property
-    def repaired_by_width(self) -> bool:
-        """Whether a large enough width makes the inequality hold, all else fixed."""
-        return self.limit is not None and self.limit > 1
-
-    def row(self) -> dict[str, object]:
-        """The columns of certificates.csv that are about the inequality."""
-        return {
-            "certificate": self.name,
-            "source": self.source,
-            "lhs": self.lhs,
-            "rhs": self.rhs,
-            "slack": self.slack,
-            "holds": self.holds,
-            "repaired_by_width": self.repaired_by_width,
-        }
-
-
-@dataclass(frozen=True)
-class Constants:
-    """c_w = rho_u rho_a/(1 - rho_w)^2, c_u = rho_a/(1 - rho_w), c_a = rho_u/(1 - rho_w) at a radius delta.
-
-    rho_. = ||.(0)|| + delta. Source: Ling et al. 2023, section 3.1.
-    """
-
-    rho_a: float
-    c_w: float
-    c_u: float
-    c_a: float
-
-    @property
-    def hidden(self) -> float:
-        """c_w^2 + c_u^2."""
-        return self.c_w * self.c_w + self.c_u * self.c_u  # a product overflows to infinity, a power raises
-
-    @classmethod
-    def at(cls, initial: Initial, delta: float) -> Constants:
-        """The constants at radius delta, 0 < delta < 1 - ||W(0)||."""
-        gap = 1 - initial.spectral_norm - delta
-        rho_u, rho_a = initial.spectral_norm_u + delta, initial.norm_a + delta
-        return cls(rho_a, rho_u * rho_a / gap / gap, rho_a / gap, rho_u / gap)
-
-
-@dataclass(frozen=True)
-class Statement:
-    """A draw, the radius at which Condition 1 is stated for it (None where ||W(0)|| >= 1), and its learning rate."""
-
-    initial: Initial
-    delta: float | None
-    learning_rate: float | None
-
-    @property
-    def limit_gap(self) -> float:
-        """1 - 2 sqrt2 sigma_w, the limit of 1 - ||W(0)||_2."""
-        return 1 - self.initial.scales.spectral_norm_limit
-
-    @property
-    def limit_well_posed(self) -> bool:
-        """Whether the infinitely wide network is well-posed, with lambda_* > 0."""
-        return self.limit_gap > 0 and self.initial.lambda_star > 0
-
-    @property
-    def limit_of_growing(self) -> float:
-        """The limit of a slack that grows like sqrt(m) where the limit is well-posed."""
-        return math.inf if self.limit_well_posed else 0.0
-
-
-def rhs_7(initial: Initial, delta: float) -> float:
-    """(4/delta) max(c_w, c_u, c_a) ||X||_F ||e(0)||, the right side of (7)."""
-    c = Constants.at(initial, delta)
-    return 4 / delta * max(c.c_w, c.c_u, c.c_a) * initial.norm_x * initial.norm_e
-
-
-def rhs_8(initial: Initial, delta: float) -> float:
-    """4 (2 + sqrt2)/rho_a (c_w^2 + c_u^2) ||X||_F^2 ||e(0)||, the right side of (8)."""
-    c = Constants.at(initial, delta)
-    return 4 * (2 + math.sqrt(2)) / c.rho_a * c.hidden * initial.norm_x**2 * initial.norm_e
-
-
-def rhs_9(initial: Initial, delta: float, factor: float) -> float:
-    """Factor (c_w^2 + c_u^2) ||X||_F^2, the right side of (9): 4 as printed, 8 as the proof of Theorem 1 needs it."""
-    c = Constants.at(initial, delta)
-    return factor * c.hidden * initial.norm_x**2
-
-
-def best_delta(initial: Initial) -> float | None:
-    """The delta that maximises the least slack of (7), (8) and (9 with 8); None where ||W(0)|| >= 1.
-
-    The slack of (7) rises to one maximum and falls; those of (8) and (9) fall. So the best delta is where the first
-    meets the lower of the others, or at its own maximum if it has not met them by then.
-    """
-    room = 1 - initial.spectral_norm
-    if room <= 0:
-        return None
-    if initial.lambda_0 == 0 or initial.norm_e == 0:
-        return room / 2
-
-    def log_slack_7(log_delta: float) -> float:
-        return math.log(initial.lambda_0) - math.log(rhs_7(initial, math.exp(log_delta)))
-
-    def excess(log_delta: float) -> float:
-        delta = math.exp(log_delta)
-        slack_8 = 1.5 * math.log(initial.lambda_0) - math.log(rhs_8(initial, delta))
-        slack_9 = math.log(initial.lambda_0) - math.log(rhs_9(initial, delta, PROVED_FACTOR))
-        return log_slack_7(log_delta) - min(slack_8, slack_9)
-
-    lowest, highest = math.log(room * SMALLEST_DELTA), math.log(room) - 1e-9
-    with np.errstate(invalid="ignore"):  # infinite slacks, at the edge of the floats
-        peak = minimize_scalar(
-            lambda x: -log_slack_7(x), bounds=(highest - 20, highest), method="bounded", options={"xatol": 1e-12}
-        )
-    if excess(float(peak.x)) <= 0:
-        return math.exp(float(peak.x))
-    if not excess(lowest) < 0:
-        return math.exp(lowest)
-    return math.exp(float(brentq(excess, lowest, float(peak.x), xtol=1e-14, rtol=1e-14)))
-
-
-def theorem_rate(initial: Initial, delta: float | None) -> float | None:
-    """The bound of (10): min(2/lambda_0, 2 (c_w^2 + c_u^2)/((c_w^2 + c_u^2 + c_a^2)^2 ||X||_F^2)) at radius delta.
-
-    A learning rate must stay below it. None where ||W(0)|| >= 1. The second term decides: with
-    lambda_0 <= rho_u^2 ||X||_F^2 / (n (1 - rho_w)^2) it is at most 1/(2 n lambda_0).
-    Source: Ling et al. 2023, eq. 10.
-    """
-    if delta is None:
-        return None
-    c = Constants.at(initial, delta)
-    total = c.hidden + c.c_a * c.c_a
-    first = 2 / initial.lambda_0 if initial.lambda_0 > 0 else math.inf
-    return min(first, 2 * (c.hidden / total) / total / initial.norm_x**2)
-
-
-def _on_the_safe_side(initial: Initial) -> tuple[Initial, float | None]:
-    """The draw by its bounds, and the delta of its values, None where the bounds leave no room for it."""
-    safe, delta = initial.on_the_safe_side(), best_delta(initial)
-    return safe, delta if delta is not None and safe.spectral_norm + delta < 1 else None
-
-
-def safe_theorem_rate(initial: Initial) -> float | None:
-    """The bound of (10) on the safe side; None where ||W(0)|| >= 1 or lambda_0 > 0 is not sure."""
-    safe, delta = _on_the_safe_side(initial)
-    return theorem_rate(safe, delta) if safe.lambda_0 > 0 else None
 
 
 def assumption_1(s: Statement) -> Certificate:
@@ -206,29 +27,29 @@ def assumption_1(s: Statement) -> Certificate:
 
 def assumption_2_norms(s: Statement) -> Certificate:
     """1e-6 >= max_i | ||x_i||/sqrt(d) - 1 |: every sample has norm sqrt(d), to float32."""
-    return Certificate("assumption_2_norms", f"{PAPER}, Assumption 2", NORM_TOLERANCE, s.initial.norm_deviation, None)
+    return Certificate("assumption_2_norms", f"{PAPER}, Assumption 2", NORM_TOLERANCE, s.sizes.norm_deviation, None)
 
 
 def assumption_2_parallel(s: Statement) -> Certificate:
     """1 > max |cos(x_i, x_j)| over pairs: no two samples are parallel."""
-    cosine = s.initial.largest_cosine
+    cosine = s.sizes.largest_cosine
     return Certificate("assumption_2_parallel", f"{PAPER}, Assumption 2", 1.0, cosine, None, strict=True)
 
 
 def well_posed(s: Statement) -> Certificate:
-    """1 > ||W(0)||_2, by its upper bound: the layer contracts, and there is one equilibrium."""
+    """1 > ||W(0)||_2: the layer contracts, and there is one equilibrium."""
     limit = 1 / s.initial.scales.spectral_norm_limit
-    upper = s.initial.spectral_norm_upper
-    return Certificate("well_posed", f"{PAPER}, section 3.1", 1.0, upper, limit, strict=True)
+    return Certificate("well_posed", f"{PAPER}, section 3.1", 1.0, s.sizes.spectral_norm, limit, strict=True)
 
 
 def lemma_1(s: Statement) -> Certificate:
-    """2 sqrt2 sigma_w >= ||W(0)||_2, by its upper bound: the limit of the norm, which draws lie on either side of.
+    """2 sqrt2 sigma_w >= ||W(0)||_2: the limit of the norm, which draws lie on either side of.
 
     Its excess shrinks with width and its sign stays a matter of chance, so width does not repair it.
     """
-    limit, upper = s.initial.scales.spectral_norm_limit, s.initial.spectral_norm_upper
-    return Certificate("lemma_1", f"{PAPER}, Lemma 1", limit, upper, 1.0, about_a_limit=True)
+    limit, upper = s.initial.scales.spectral_norm_limit, s.sizes.spectral_norm
+    assumes = ("assumption_1",)
+    return Certificate("lemma_1", f"{PAPER}, Lemma 1", limit, upper, 1.0, about_a_limit=True, assumes=assumes)
 
 
 def theorem_2(s: Statement) -> Certificate:
@@ -236,27 +57,21 @@ def theorem_2(s: Statement) -> Certificate:
 
     lambda_0/m tends to lambda_*, so the slack tends to 2.
     """
-    rhs = s.initial.width * s.initial.lambda_star / 2
-    limit = 2.0 if s.limit_well_posed else 0.0
-    return Certificate("theorem_2", f"{PAPER}, Theorem 2", s.initial.lambda_0, rhs, limit, strict=True)
+    star = s.sizes.lambda_star
+    rhs = None if star is None else s.initial.width * star / 2
+    return of_lambda_0(s, "theorem_2", f"{PAPER}, Theorem 2", rhs, 2.0 if s.limit_well_posed else 0.0)
 
 
 def condition_1_eq_7(s: Statement) -> Certificate:
     """lambda_0 >= (4/delta) max(c_w, c_u, c_a) ||X||_F ||e(0)||."""
-    rhs = None if s.delta is None else rhs_7(s.initial, s.delta)
-    return Certificate("condition_1_eq_7", f"{PAPER}, eq. 7", s.initial.lambda_0, rhs, s.limit_of_growing)
+    rhs = None if s.delta is None else condition.rhs_7(s.sizes, s.delta)
+    return row(s, "condition_1_eq_7", f"{PAPER}, eq. 7", rhs, s.limit_of_growing)
 
 
 def condition_1_eq_8(s: Statement) -> Certificate:
     """lambda_0^(3/2) >= 4 (2 + sqrt2)/rho_a (c_w^2 + c_u^2) ||X||_F^2 ||e(0)||."""
-    rhs, lambda_0 = None if s.delta is None else rhs_8(s.initial, s.delta), s.initial.lambda_0
-    return Certificate(
-        "condition_1_eq_8",
-        f"{PAPER}, eq. 8",
-        lambda_0 * math.sqrt(lambda_0),
-        rhs,
-        s.limit_of_growing,
-    )
+    rhs = None if s.delta is None else condition.rhs_8(s.sizes, s.delta)
+    return to_three_halves(row(s, "condition_1_eq_8", f"{PAPER}, eq. 8", rhs, s.limit_of_growing))
 
 
 def _eq_9(s: Statement, name: str, source: str, factor: float) -> Certificate:
@@ -266,27 +81,87 @@ def _eq_9(s: Statement, name: str, source: str, factor: float) -> Certificate:
     lambda_* (1 - 2 sqrt2 sigma_w)^4 / (2 factor n alpha^2). Without a limit: lambda_0 <= tr G / n and
     ||Z||_F <= ||U|| ||X||_F / (1 - ||W||) give slack <= (1 - rho_w)^2 / (factor n rho_a^2) at every width.
     """
-    rhs = None if s.delta is None else rhs_9(s.initial, s.delta, factor)
+    rhs = None if s.delta is None else condition.rhs_9(s.sizes, s.delta, factor)
     ratio = max(s.limit_gap, 0.0) ** 2 / s.initial.scales.readout_scale
-    limit = s.initial.lambda_star / (2 * factor * s.initial.num_samples) * ratio * ratio
-    return Certificate(name, source, s.initial.lambda_0, rhs, limit)
+    star = s.initial.computed.lambda_star or 0.0
+    return row(s, name, source, rhs, star / (2 * factor * s.initial.num_samples) * ratio * ratio)
 
 
 def condition_1_eq_9(s: Statement) -> Certificate:
     """lambda_0 >= 4 (c_w^2 + c_u^2) ||X||_F^2, as printed."""
-    return _eq_9(s, "condition_1_eq_9", f"{PAPER}, eq. 9 as printed", PRINTED_FACTOR)
+    return _eq_9(s, "condition_1_eq_9", f"{PAPER}, eq. 9 as printed", condition.PRINTED_FACTOR)
 
 
 def condition_1_eq_9_with_8(s: Statement) -> Certificate:
     """lambda_0 >= 8 (c_w^2 + c_u^2) ||X||_F^2, as the last line of the proof of Theorem 1 needs it."""
-    return _eq_9(s, "condition_1_eq_9_with_8", f"{PAPER}, eq. 9 with the 8 of the proof", PROVED_FACTOR)
+    return _eq_9(s, "condition_1_eq_9_with_8", f"{PAPER}, eq. 9 with the 8 of the proof", condition.PROVED_FACTOR)
 
 
 def theorem_1_eq_10(s: Statement) -> Certificate:
     """The bound of (10) > eta. The learning rate repairs it, width does not."""
-    bound = theorem_rate(s.initial, s.delta)
-    rhs = None if bound is None else s.learning_rate
-    return Certificate("theorem_1_eq_10", f"{PAPER}, eq. 10", bound or 0.0, rhs, None, strict=True)
+    bound = condition.theorem_rate(s.sizes, s.delta)
+    return of_the_rate(s, "theorem_1_eq_10", f"{PAPER}, eq. 10", bound)
+
+
+def sharper_eq_7_w(s: Statement) -> Certificate:
+    """lambda_0 >= (4/w) c z ||e(0)||, with w the radius of W, c = rho_a/(1 - rho_w), z >= ||Z(tau)||_2."""
+    rhs = None if s.radii is None else sharper.rhs_7_w(s.sizes, s.radii)
+    return row(s, "sharper_eq_7_w", SHARPER, rhs, s.limit_of_growing)
+
+
+def sharper_eq_7_a(s: Statement) -> Certificate:
+    """lambda_0 >= (4/a) z ||e(0)||, with a the radius of a."""
+    rhs = None if s.radii is None else sharper.rhs_7_a(s.sizes, s.radii)
+    return row(s, "sharper_eq_7_a", SHARPER, rhs, s.limit_of_growing)
+
+
+def sharper_eq_8(s: Statement) -> Certificate:
+    """lambda_0^(3/2) >= 4 (2 + sqrt2) c/(1 - rho_w) (z ||Z(0)||_2 + ||X||_2^2) ||e(0)||."""
+    rhs = None if s.radii is None else sharper.Sharp.at(s.sizes, s.radii).rhs_8
+    return to_three_halves(row(s, "sharper_eq_8", SHARPER, rhs, s.limit_of_growing))
+
+
+def sharper_eq_9(s: Statement) -> Certificate:
+    """lambda_0 > 4 c^2 (z^2 + ||X||_2^2): the printed 4, since the learning rate of `sharper_eq_10` makes up for it.
+
+    As m grows the radii -> 0 and z^2 ~ m (sqrt(lambda_max(K)) + (2 - sqrt2)/2 sqrt(lambda_*))^2, so the slack tends to
+    lambda_* (1 - 2 sqrt2 sigma_w)^2 / (4 alpha^2 (...)^2).
+    """
+    rhs = None if s.radii is None else 4 * sharper.Sharp.at(s.sizes, s.radii).hidden
+    star, largest = s.initial.computed.lambda_star or 0.0, s.initial.lambda_largest or math.inf
+    reach = s.initial.scales.readout_scale * (math.sqrt(largest) + sharper.MOVES * math.sqrt(star))
+    limit = star * (max(s.limit_gap, 0.0) / (2 * reach)) ** 2
+    return replace(row(s, "sharper_eq_9", SHARPER, rhs, limit), strict=True)
+
+
+def sharper_eq_10(s: Statement) -> Certificate:
+    """2 (lambda_0/4 - A)/(A + z^2)^2 >= eta, with A = c^2 (z^2 + ||X||_2^2). The learning rate repairs it."""
+    bound = None if s.radii is None else max(sharper.Sharp.at(s.sizes, s.radii).rate, 0.0)
+    return of_the_rate(s, "sharper_eq_10", SHARPER, bound)
+
+
+def gradient_flow_eq_7(s: Statement) -> Certificate:
+    """(7) at the delta that is best without (9)."""
+    rhs = None if s.delta_without_9 is None else condition.rhs_7(s.sizes, s.delta_without_9)
+    return row(s, "gradient_flow_eq_7", f"{FLOW}, eq. 7", rhs, s.limit_of_growing)
+
+
+def gradient_flow_eq_8(s: Statement) -> Certificate:
+    """(8) at the delta that is best without (9)."""
+    rhs = None if s.delta_without_9 is None else condition.rhs_8(s.sizes, s.delta_without_9)
+    return to_three_halves(row(s, "gradient_flow_eq_8", f"{FLOW}, eq. 8", rhs, s.limit_of_growing))
+
+
+def gradient_flow_sharper_eq_7(s: Statement) -> Certificate:
+    """lambda_0 >= 2 ||e(0)||^2/delta^2: the path of gradient flow is no longer than sqrt(2/lambda_0) ||e(0)||."""
+    rhs = None if s.flow_delta is None else sharper.rhs_flow_7(s.sizes, s.flow_delta)
+    return row(s, "gradient_flow_sharper_eq_7", f"{FLOW}, by the length of its path", rhs, s.limit_of_growing)
+
+
+def gradient_flow_sharper_eq_8(s: Statement) -> Certificate:
+    """lambda_0 >= 2 (1 + sqrt2) sqrt(||Z(0)||_2^2 + ||X||_2^2)/(1 - ||W(0)||_2 - delta) ||e(0)||."""
+    rhs = None if s.flow_delta is None else sharper.rhs_flow_8(s.sizes, s.flow_delta)
+    return row(s, "gradient_flow_sharper_eq_8", f"{FLOW}, by the length of its path", rhs, s.limit_of_growing)
 
 
 CERTIFICATES: tuple[Callable[[Statement], Certificate], ...] = (
@@ -301,11 +176,29 @@ CERTIFICATES: tuple[Callable[[Statement], Certificate], ...] = (
     condition_1_eq_9,
     condition_1_eq_9_with_8,
     theorem_1_eq_10,
+    sharper_eq_7_w,
+    sharper_eq_7_a,
+    sharper_eq_8,
+    sharper_eq_9,
+    sharper_eq_10,
+    gradient_flow_eq_7,
+    gradient_flow_eq_8,
+    gradient_flow_sharper_eq_7,
+    gradient_flow_sharper_eq_8,
 )
 
 
 def certify(initial: Initial, learning_rate: float | None) -> list[Certificate]:
-    """Every certificate of a draw, Condition 1 at its best delta; (10) has no right side without a learning rate."""
-    plain = Statement(initial, best_delta(initial), learning_rate)
-    careful = Statement(*_on_the_safe_side(initial), learning_rate)
-    return [replace(certificate(plain), safe=certificate(careful)) for certificate in CERTIFICATES]
+    """Every certificate of a draw, each condition at its best radii; rates have no right side without a learning rate.
+
+    The source of a statement whose hypotheses the draw does not meet says so.
+    """
+    statement, outside = Statement(initial, learning_rate), initial.outside
+    return [_marked(certificate(statement), outside) for certificate in CERTIFICATES]
+
+
+def _marked(certificate: Certificate, outside: dict[str, str]) -> Certificate:
+    missing = [outside[name] for name in certificate.assumes if name in outside]
+    if not missing:
+        return certificate
+    return replace(certificate, source=f"{certificate.source}; outside its hypotheses: {', '.join(missing)}")

@@ -1,7 +1,9 @@
-"""The loss curve before it happens: from the tangent kernel at the start, and Theorem 1's bound."""
+"""The loss curve before it happens: from the tangent kernel, of a draw or of the limit, and Theorem 1's bound."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,14 +11,25 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from deqcli.deq.precision import UNIT_ROUNDOFF
+from deqcli.deq.streams import stream
 from deqcli.errors import NumericalFailure
+from deqcli.theory.population import Population
+
+DRAWS = 400
+"""Random initial outputs behind a band."""
+
+BAND = (0.05, 0.95)
+MOST_STEPS = 10**15
+MOST_ROWS = 400
 
 
 @dataclass(frozen=True)
 class KernelPrediction:
-    """Phi(tau) = 1/2 sum_k (1 - eta h_k)^(2 tau) (v_k . e(0))^2, with H(0) = sum_k h_k v_k v_k^T held fixed.
+    """Phi(tau) = 1/2 sum_k (1 - eta h_k)^(2 tau) (v_k . e(0))^2, with H = sum_k h_k v_k v_k^T held fixed.
 
-    `eigenvalues` h_k ascend; `projections` are v_k . e(0). Shapes: (n,), (n,).
+    `eigenvalues` h_k ascend; `projections` are v_k . e(0), or of a random e(0) the roots of their mean squares.
+    Shapes: (n,), (n,). Source: Ling et al. 2023, section 2.3, with the kernel of the start.
     """
 
     eigenvalues: np.ndarray
@@ -28,12 +41,7 @@ class KernelPrediction:
 
         Raises: NumericalFailure where either overflowed.
         """
-        if not bool(H.isfinite().all() and prediction_error.square().isfinite().all()):
-            raise NumericalFailure(
-                "the tangent kernel or the loss of the draw overflows; use a smaller model.readout_scale "
-                "or data.label_scale"
-            )
-        eigenvalues, eigenvectors = torch.linalg.eigh(H.cpu())
+        eigenvalues, eigenvectors = diagonalise(H, prediction_error)
         projections = eigenvectors.T @ prediction_error.cpu()
         return cls(eigenvalues.numpy(), projections.numpy())
 
@@ -44,16 +52,44 @@ class KernelPrediction:
             value = 0.5 * float(np.sum((factors * self.projections) ** 2))
         return value if np.isfinite(value) else None
 
+    def parts(self, learning_rate: float, step: int) -> np.ndarray:
+        """What each eigendirection adds to the loss at a step, (n,)."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            factors = np.abs(1 - learning_rate * self.eigenvalues) ** step
+            return np.asarray(0.5 * (factors * self.projections) ** 2)
+
+    def steps_to(self, loss: float, learning_rate: float) -> int | None:
+        """The first step whose predicted loss is at most `loss`; None where it never is.
+
+        That is so at an unstable learning rate, and where directions without an eigenvalue hold more than `loss`.
+        """
+        stable = self.stable_rate
+        if stable is None or learning_rate >= stable or not loss >= 0:
+            return 0 if loss >= (self.loss(learning_rate, 0) or 0.0) else None
+        low, high = -1, 1
+        while not self._reached(loss, learning_rate, high):
+            low, high = high, 2 * high
+            if high > MOST_STEPS:
+                return None
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if self._reached(loss, learning_rate, middle) else (middle, high)
+        return high
+
+    def _reached(self, loss: float, learning_rate: float, step: int) -> bool:
+        value = self.loss(learning_rate, step)
+        return value is not None and value <= loss
+
     @property
     def largest_eigenvalue(self) -> float:
-        """lambda_max(H(0)), which sets the time scale of training."""
+        """lambda_max(H), which sets the time scale of training."""
         return float(self.eigenvalues[-1])
 
     @property
     def auto_rate(self) -> float:
-        """1/lambda_max(H(0)): the fastest rate at which no kernel eigendirection oscillates.
+        """1/lambda_max(H): the fastest rate at which no kernel eigendirection oscillates.
 
-        Raises: NumericalFailure where H(0) = 0, as in a network whose units are all dead.
+        Raises: NumericalFailure where H = 0, as in a network whose units are all dead.
         """
         if not self.largest_eigenvalue > 0:
             raise NumericalFailure(
@@ -64,8 +100,82 @@ class KernelPrediction:
 
     @property
     def stable_rate(self) -> float | None:
-        """2/lambda_max(H(0)): gradient descent on the fixed kernel diverges above it; None where H(0) = 0."""
+        """2/lambda_max(H): gradient descent on the fixed kernel diverges above it; None where H = 0."""
         return 2 / self.largest_eigenvalue if self.largest_eigenvalue > 0 else None
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """The predicted loss over random initialisations: `mean` in closed form, and draws of e(0) for a band.
+
+    `parts` are 1/2 (v_k . e(0))^2 of each draw, (n, draws).
+    """
+
+    mean: KernelPrediction
+    parts: np.ndarray
+
+    @classmethod
+    def of(cls, population: Population, y: Float64[Tensor, " n"], width: int, draws: int = DRAWS) -> Ensemble:
+        """From the data alone: H_inf of a width; e(0) = y_hat - y with y_hat ~ N(0, alpha^2 K), from a fixed stream.
+
+        E (v_k . e(0))^2 = alpha^2 v_k^T K v_k + (v_k . y)^2. The kernel's own fluctuation, of the order m^(-1/2), is
+        not in the band. Source: theorem 1 of Neal 1996, for y_hat of a wide network.
+        Raises: NumericalFailure where K or H_inf does not exist.
+        """
+        K, alpha = population.gram(), population.readout_scale
+        eigenvalues, V = diagonalise(population.ntk(K, width), y)
+        y = y.cpu()
+        squares = alpha**2 * (V * (K.cpu() @ V)).sum(0) + (V.T @ y).square()
+        factor = _cholesky(K.cpu())
+        normal = torch.from_numpy(stream(0, "predicted outputs").standard_normal((len(y), draws)))
+        errors = alpha * (factor @ normal) - y[:, None]
+        parts = (V.T @ errors).square_().mul_(0.5)
+        return cls(KernelPrediction(eigenvalues.numpy(), squares.clamp_min(0).sqrt().numpy()), parts.numpy())
+
+    def band(self, learning_rate: float, steps: Sequence[int]) -> list[tuple[float | None, float | None]]:
+        """The 5 % and 95 % quantiles of the loss over the draws, at each step; None where it overflows."""
+        found: list[tuple[float | None, float | None]] = []
+        with np.errstate(over="ignore", invalid="ignore"):
+            contraction = np.abs(1 - learning_rate * self.mean.eigenvalues)
+            for step in steps:
+                losses = (contraction**step) ** 2 @ self.parts
+                low, high = np.quantile(losses, BAND) if np.isfinite(losses).all() else (math.inf, math.inf)
+                found.append((float(low), float(high)) if math.isfinite(high) else (None, None))
+        return found
+
+
+def diagonalise(H: Float64[Tensor, "n n"], errors: Tensor) -> tuple[Tensor, Tensor]:
+    """Eigenvalues, ascending, and eigenvectors of a kernel, on the CPU, by LAPACK.
+
+    Raises: NumericalFailure where it, or the square of what is to be projected, overflowed.
+    """
+    if not bool(H.isfinite().all() and errors.square().isfinite().all()):
+        raise NumericalFailure(
+            "the tangent kernel or the loss of the draw overflows; use a smaller model.readout_scale "
+            "or data.label_scale"
+        )
+    eigenvalues, eigenvectors = torch.linalg.eigh(H.cpu())
+    return eigenvalues, eigenvectors
+
+
+def _cholesky(K: Tensor) -> Tensor:
+    """L with L L^T = K, up to what rounding makes of a singular K."""
+    L: Tensor
+    jitter = len(K) * UNIT_ROUNDOFF * float(K.trace())
+    L, info = torch.linalg.cholesky_ex(K)
+    while int(info) != 0:
+        L, info = torch.linalg.cholesky_ex(K + jitter * torch.eye(len(K), dtype=K.dtype))
+        jitter *= 10
+    return L
+
+
+def step_grid(steps: int) -> list[int]:
+    """The steps that a predicted curve has a row for: at most 400, 0 and the last among them, closer at the start."""
+    if steps < MOST_ROWS:
+        return list(range(steps + 1))
+    even = np.linspace(0, steps, MOST_ROWS // 2)
+    early = np.geomspace(1, steps, MOST_ROWS // 2)
+    return sorted({round(float(each)) for each in (*even, *early)})
 
 
 def loss_bound(initial_loss: float, lambda_0: float, learning_rate: float, step: int) -> float:

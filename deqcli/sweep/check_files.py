@@ -1,0 +1,144 @@
+"""check-init: its tables of draws, certificates, spectra of the kernels, and what finite depth came to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from deqcli.recipe.schema import Recipe
+from deqcli.runs import files
+from deqcli.runs.folder import (
+    COMPLETE,
+    FAILED,
+    RUNNING,
+    Manifest,
+    Status,
+    clear,
+    hashes,
+    locked,
+    read_manifest,
+    row_keys,
+    write_manifest,
+)  # fmt: skip
+from deqcli.runs.records import CERTIFICATE_COLUMNS, RUN_KEYS, Row, csv_text
+from deqcli.runs.signals import StopSignals
+from deqcli.sweep.checks import CheckedDraw, CheckOptions, Finish, Measured, check_draws
+from deqcli.sweep.suggestions import SCALES, WIDTH, Suggestion, suggest
+from deqcli.theory.depth import TIED, UNTIED, Rate, rates_over_width
+
+DRAW_COLUMNS = (*RUN_KEYS, "status", *Measured.__annotations__, "remarks", "error")
+SPECTRA_COLUMNS = (*RUN_KEYS, "kernel", "index", "eigenvalue")
+DEPTH_COLUMNS = (*RUN_KEYS, "depth", "quantity", "source", "value", "bound")
+RATE_COLUMNS = (*RUN_KEYS, "quantity", "against", "rate", "relation", "expected")
+KERNELS = {"G": "gram", "H": "ntk", "m K": "population_gram", "H_inf": "population_ntk"}
+"""Names in spectra.csv, and the attribute of `Spectra` that has the eigenvalues."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """The folder of a check, its draws in the order of the rows, its figures, and what it suggests if asked to."""
+
+    folder: Path
+    draws: list[CheckedDraw]
+    figures: list[Path]
+    suggestion: Suggestion
+
+
+def check_folder(out: Path, recipe: Recipe) -> Path:
+    """<out>/<name>/checks/<sweep_id>."""
+    return out / recipe.name / "checks" / recipe.sweep_id
+
+
+def check(recipe: Recipe, out: Path, options: CheckOptions = CheckOptions()) -> Checked:
+    """Draw each cell's network, measure it in float64 and write what came out.
+
+    A draw that cannot be measured, such as one without an equilibrium, has an error in place of numbers.
+    Raises: Refused, CorruptArtefact, FolderInUse, Interrupted.
+    """
+    folder = check_folder(out, recipe)
+    read_manifest(folder, "check", recipe.sweep_id)
+    with StopSignals().installed():
+        draws = check_draws(recipe.cells(), recipe.data.load(), options)
+        suggestion = suggest(recipe, draws, options) if options.suggest else Suggestion()
+        figures = _write(folder, recipe, draws, suggestion, options.finish)
+    return Checked(folder, draws, [folder / name for name in figures], suggestion)
+
+
+def _write(folder: Path, recipe: Recipe, draws: list[CheckedDraw], suggestion: Suggestion, finish: Finish) -> list[str]:
+    """Write the tables that there is something to say in, the recipes suggested, the figures; the names of these."""
+    tables = {name: text for name, make in TABLES.items() if (text := make(draws)) is not None}
+    tables |= {name: files.recipe_text(suggested) for name, suggested in suggestion.recipes.items()}
+    with locked(folder):
+        _note(folder, recipe, RUNNING, {})
+        clear(folder, [*TABLES, SCALES, WIDTH, *(str(each.relative_to(folder)) for each in folder.glob("figures/*"))])
+        files.replace_text(folder / files.RECIPE, files.recipe_text(recipe))
+        for name, text in tables.items():
+            files.replace_text(folder / name, text)
+        figures = list(finish(folder))
+        status: Status = FAILED if any(each.error for each in draws) else COMPLETE
+        _note(folder, recipe, status, hashes(folder, [files.RECIPE, *tables, *figures]))
+    return figures
+
+
+def _note(folder: Path, recipe: Recipe, status: Status, digests: dict[str, str]) -> None:
+    identity, versions = recipe.sweep_id, files.versions()
+    manifest = Manifest(kind="check", id=identity, recipe=recipe.name, status=status, files=digests, versions=versions)
+    write_manifest(folder, manifest)
+
+
+def _draws(draws: Sequence[CheckedDraw]) -> str:
+    return csv_text(DRAW_COLUMNS, [each.row() for each in draws])
+
+
+def _certificates(draws: Sequence[CheckedDraw]) -> str:
+    return csv_text(
+        CERTIFICATE_COLUMNS, [row_keys(each.spec) | row.row() for each in draws for row in each.certificates]
+    )
+
+
+def _spectra(draws: Sequence[CheckedDraw]) -> str:
+    return csv_text(SPECTRA_COLUMNS, [row for each in draws for row in _spectrum_rows(each)])
+
+
+def _spectrum_rows(drawn: CheckedDraw) -> Iterator[Row]:
+    """A row for each kernel and eigenvalue; the lowest has index 0."""
+    for kernel, attribute in KERNELS.items():
+        values = getattr(drawn.initial.spectra, attribute) if drawn.initial else None
+        for index, value in enumerate([] if values is None else values.tolist()):
+            yield row_keys(drawn.spec) | {"kernel": kernel, "index": index, "eigenvalue": value}
+
+
+def _depths(draws: Sequence[CheckedDraw]) -> str | None:
+    rows = [row_keys(each.spec) | level.row() for each in draws for level in each.depths]
+    return csv_text(DEPTH_COLUMNS, rows) if rows else None
+
+
+def _rates(draws: Sequence[CheckedDraw]) -> str | None:
+    """The rates per layer of each draw, then those per width of all of them, whose run, width and seed stay empty."""
+    rows = [row_keys(each.spec) | vars(rate) for each in draws for rate in each.rates]
+    common = {
+        key: value for key, value in row_keys(draws[0].spec).items() if key in ("recipe", "dataset", "activation")
+    }
+    rows += [common | vars(rate) for rate in width_rates(draws)]
+    return csv_text(RATE_COLUMNS, rows) if rows else None
+
+
+def width_rates(draws: Sequence[CheckedDraw]) -> list[Rate]:
+    """How both deviations at the largest depth fall with width, where there is more than one width."""
+    last = [(each.spec.model.width, level) for each in draws for level in each.depths[-4:]]
+    return rates_over_width(
+        {
+            quantity: [(width, level.value) for width, level in last if level.quantity == quantity]
+            for quantity in (TIED, UNTIED)
+        }
+    )
+
+
+TABLES: dict[str, Callable[[Sequence[CheckedDraw]], str | None]] = {
+    "draws.csv": _draws,
+    files.CERTIFICATES: _certificates,
+    "spectra.csv": _spectra,
+    "depth.csv": _depths,
+    "rates.csv": _rates,
+}

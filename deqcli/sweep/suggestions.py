@@ -1,0 +1,253 @@
+"""Initialisations for which Theorem 1's hypotheses hold: scales at a width, or a width at given scales."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from deqcli.deq.activations import ACTIVATIONS
+from deqcli.recipe.machine import machine_memory
+from deqcli.recipe.memory import spec_bytes
+from deqcli.recipe.schema import Recipe
+from deqcli.runs.baseline import tensors
+from deqcli.sweep.checks import CheckedDraw, CheckOptions, check_draws
+from deqcli.theory.certificates import certify
+from deqcli.theory.condition import least_slack, safe_theorem_rate
+from deqcli.theory.expected import Expected
+from deqcli.theory.initial import Initial
+from deqcli.theory.population import Population
+
+SCALELESS = ("assumption_1", "assumption_2_norms", "assumption_2_parallel", "well_posed", "theorem_2")
+"""Inequalities that neither readout_scale nor label_scale enters."""
+
+SIGMA_W_SQ = (0.08, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001)
+"""Tried below the recipe's own."""
+
+GROWTH = 1.5
+LARGEST_DRAWN = 20_000
+"""Width up to which networks are drawn in the search for one."""
+
+SMALLEST_FACTOR = 1e-12
+MARGIN = 0.99
+TRIES = 6
+
+
+SCALES, WIDTH = "suggested.yaml", "suggested-width.yaml"
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """What was found: sentences with the numbers, and for each answer a recipe whose draws all pass, by file name."""
+
+    sentences: list[str] = field(default_factory=list)
+    recipes: dict[str, Recipe] = field(default_factory=dict)
+
+
+def suggest(recipe: Recipe, draws: Sequence[CheckedDraw], options: CheckOptions) -> Suggestion:
+    """Scales at which every inequality holds for the recipe's draws, and the width that its own scales would need.
+
+    Both answers are drawn and checked before they are given. Where no scale helps, since num_samples exceeds the width
+    or lambda_0 is too small, a smaller sigma_w_sq is tried, then larger widths, as far as memory goes.
+    Raises: Refused, NumericalFailure (K does not exist).
+    """
+    if all(not each.failed and each.error is None for each in draws):
+        return Suggestion(["Every inequality holds as it is; nothing is to be changed."])
+    found = Suggestion()
+    _suggest_scales(recipe, draws, options, found)
+    _suggest_width(recipe, options, found)
+    return found
+
+
+def _suggest_scales(recipe: Recipe, draws: Sequence[CheckedDraw], options: CheckOptions, found: Suggestion) -> None:
+    fitting = _fitting(recipe, draws, options, found.sentences)
+    if fitting is None:
+        found.sentences.append("No scales were found: see above what stands in the way at each width.")
+        return
+    base, initials = fitting
+    factor = _largest_factor(initials)
+    for _ in range(TRIES):
+        if factor < SMALLEST_FACTOR:
+            break
+        scaled = _scaled(base, factor)
+        if _passes(scaled, options):
+            found.recipes[SCALES] = scaled
+            found.sentences.append(_scales_sentence(scaled))
+            return
+        factor = _two_digits(factor / 2)
+    found.sentences.append(f"No scales were found: at {SMALLEST_FACTOR:g} times the recipe's, inequalities still fail.")
+
+
+def _scales_sentence(recipe: Recipe) -> str:
+    widths = ", ".join(str(width) for width in recipe.widths)
+    return (
+        f"With model.readout_scale {recipe.model.readout_scale:g}, data.label_scale {recipe.data.label_scale:g}, "
+        f"model.sigma_w_sq {recipe.model.sigma_w_sq:g} and train.learning_rate theorem every inequality holds at width "
+        f"{widths}, for each of the {len(recipe.cells())} draws (checked)."
+    )
+
+
+def _fitting(
+    recipe: Recipe, draws: Sequence[CheckedDraw], options: CheckOptions, sentences: list[str]
+) -> tuple[Recipe, list[Initial]] | None:
+    """A recipe, at unchanged scales, whose draws fail nothing that scales cannot mend."""
+    for candidate in _candidates(recipe, draws):
+        drawn = draws if candidate is recipe else check_draws(candidate.cells(), candidate.data.load(), options)
+        failing = {each.spec.model.width: why for each in drawn if (why := _beyond_scales(each))}
+        sentences += [f"model.sigma_w_sq {candidate.model.sigma_w_sq:g}: {why}." for why in failing.values()]
+        widths = [width for width in candidate.widths if width not in failing]
+        if widths:
+            kept = [each.initial for each in drawn if each.spec.model.width in widths and each.initial]
+            return _with_widths(candidate, widths), kept
+    return None
+
+
+def _candidates(recipe: Recipe, draws: Sequence[CheckedDraw]) -> Iterator[Recipe]:
+    """The recipe itself; its widths with a smaller sigma_w_sq; larger widths, while they can be drawn.
+
+    sigma_w_sq is lowered where W(0) is too large, which width does not mend; the rest is a matter of width.
+    """
+    yield recipe
+    smaller, samples = [each for each in SIGMA_W_SQ if each < recipe.model.sigma_w_sq], recipe.data.load().num_samples
+    lowered = [_with_sigma(recipe, each) for each in smaller if any(map(_too_large, draws))]
+    if samples <= max(recipe.widths):
+        yield from lowered
+    width, base = max(*recipe.widths, samples), lowered[0] if lowered else recipe
+    while (width := math.ceil(GROWTH * width)) <= LARGEST_DRAWN and _fits(base, width):
+        yield _with_widths(base, [width])
+
+
+def _too_large(drawn: CheckedDraw) -> bool:
+    """Whether ||W(0)||_2 < 1 is not shown."""
+    return drawn.error is not None or not {"assumption_1", "well_posed"}.isdisjoint(drawn.outside)
+
+
+def _fits(recipe: Recipe, width: int) -> bool:
+    return spec_bytes(recipe.run(width=width)) <= machine_memory()
+
+
+def _with_widths(recipe: Recipe, widths: list[int]) -> Recipe:
+    sweep = recipe.sweep.model_copy(update={"widths": widths})
+    return recipe.model_copy(update={"sweep": sweep, "model": recipe.model.model_copy(update={"width": widths[0]})})
+
+
+def _with_sigma(recipe: Recipe, sigma_w_sq: float) -> Recipe:
+    return recipe.model_copy(update={"model": recipe.model.model_copy(update={"sigma_w_sq": sigma_w_sq})})
+
+
+def _beyond_scales(drawn: CheckedDraw) -> str | None:
+    """What fails that no readout_scale or label_scale can mend, with its numbers."""
+    where = f"width {drawn.spec.model.width}, seed {drawn.spec.train.seed}"
+    if drawn.error is not None:
+        return f"{where}: {drawn.error}"
+    if "enough_width" in drawn.outside:
+        return f"{where}: {drawn.outside['enough_width']}"
+    failed = [each for each in drawn.certificates if each.name in SCALELESS and not each.holds]
+    return f"{where}: {failed[0].name} fails, {failed[0].lhs:.6g} against {failed[0].rhs:.6g}" if failed else None
+
+
+def _largest_factor(initials: Sequence[Initial]) -> float:
+    """The largest common factor of readout_scale and label_scale at which every inequality holds, to two digits.
+
+    Scaling a and y alike scales ||a(0)|| and ||e(0)|| and nothing else, so every slack at a fixed radius falls with it.
+    """
+    low, high = math.log(SMALLEST_FACTOR), 0.0
+    if not _all_hold(initials, SMALLEST_FACTOR):
+        return 0.0
+    while high - low > 1e-3:
+        middle = (low + high) / 2
+        low, high = (middle, high) if _all_hold(initials, math.exp(middle)) else (low, middle)
+    return _two_digits(MARGIN * math.exp(low))
+
+
+def _two_digits(value: float) -> float:
+    """Rounded down."""
+    unit = 10.0 ** (math.floor(math.log10(value)) - 1)
+    return float(f"{math.floor(value / unit * (1 + 1e-12)) * unit:.2g}")
+
+
+def _all_hold(initials: Sequence[Initial], factor: float) -> bool:
+    scaled = [
+        replace(
+            each,
+            safe=replace(each.safe, norm_a=factor * each.safe.norm_a, norm_e=factor * each.safe.norm_e),
+            scales=replace(each.scales, readout_scale=factor * each.scales.readout_scale),
+        )
+        for each in initials
+    ]
+    return all(row.holds or row.about_a_limit for each in scaled for row in certify(each, _rate(each)))
+
+
+def _rate(initial: Initial) -> float | None:
+    """The learning rate `theorem`."""
+    bound = safe_theorem_rate(initial.safe)
+    return None if bound is None else math.nextafter(bound, 0.0)
+
+
+def _scaled(recipe: Recipe, factor: float) -> Recipe:
+    """The recipe with both scales times a factor, and the learning rate of (10)."""
+    model = {"readout_scale": float(f"{factor * recipe.model.readout_scale:.12g}")}
+    data = {"label_scale": float(f"{factor * recipe.data.label_scale:.12g}")}
+    return recipe.model_copy(
+        update={
+            "model": recipe.model.model_copy(update=model),
+            "data": recipe.data.model_copy(update=data),
+            "train": recipe.train.model_copy(update={"learning_rate": "theorem"}),
+        }
+    )
+
+
+def _passes(recipe: Recipe, options: CheckOptions) -> bool:
+    """Whether every draw of a recipe passes, as under --strict."""
+    drawn = check_draws(recipe.cells(), recipe.data.load(), replace(options, depth=None, on_draw=lambda _: None))
+    return all(each.error is None and not each.failed for each in drawn)
+
+
+def _suggest_width(recipe: Recipe, options: CheckOptions, found: Suggestion) -> None:
+    """The smallest width at which Condition 1 is expected at the recipe's scales, drawn where that is possible."""
+    dataset, model = recipe.data.load(), recipe.model
+    if model.sigma_w_sq >= 0.125:
+        found.sentences.append("No width: at sigma_w_sq of 1/8 or more the norm of W(0) does not stay below 1.")
+        return
+    X, y = tensors(dataset)
+    population = Population.of(X, model.sigma_w_sq, ACTIVATIONS[model.activation], model.readout_scale)
+    expected = Expected.of(population, X, y)
+    limit = expected.limit_of_9
+    if not limit > 1:
+        found.sentences.append(
+            f"No width: with model.readout_scale {model.readout_scale:g} the slack of (9 with 8) tends to {limit:.3g} "
+            f"as the width grows; it passes 1 below a readout_scale of {model.readout_scale * math.sqrt(limit):.3g}."
+        )
+        return
+    width = _expected_width(expected)
+    found.sentences.append(f"At the recipe's own scales Condition 1 is expected from width {width} on.")
+    drawn = _drawn_width(recipe, width, options)
+    if drawn is None:
+        size = spec_bytes(recipe.run(width=width))
+        found.sentences.append(f"It was not drawn: a run of width {width} takes {size} bytes ({size / 1e9:.3g} GB).")
+        return
+    found.recipes[WIDTH] = drawn
+    found.sentences.append(f"At width {drawn.model.width} every inequality holds for its draws (checked).")
+
+
+def _expected_width(expected: Expected) -> int:
+    """By doubling and bisection: the least slack grows with the width."""
+    low, high = expected.num_samples - 1, expected.num_samples
+    while least_slack(expected.sizes(high)) < 1:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if least_slack(expected.sizes(middle)) >= 1 else (middle, high)
+    return high
+
+
+def _drawn_width(recipe: Recipe, width: int, options: CheckOptions) -> Recipe | None:
+    """The recipe at that width, or at one a little larger, whose draws pass; None where it cannot be drawn."""
+    for _ in range(TRIES):
+        if width > LARGEST_DRAWN or not _fits(recipe, width):
+            return None
+        candidate = _scaled(_with_widths(recipe, [width]), 1.0)
+        if _passes(candidate, options):
+            return candidate
+        width = math.ceil(1.2 * width)
+    return None

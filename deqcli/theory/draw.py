@@ -1,0 +1,79 @@
+"""A drawn network solved in float64, whatever the training precision is: what the theory is measured on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+from jaxtyping import Float, Float64
+from torch import Tensor
+
+from deqcli.deq.memory import CHOLESKY_UP_TO
+from deqcli.deq.network import Component, Network, Params
+from deqcli.deq.precision import to_float64
+from deqcli.deq.solvers import Status
+from deqcli.deq.spectral import gram
+from deqcli.errors import NumericalFailure
+from deqcli.theory.ntk import empirical_ntk
+
+TOLERANCE = 1e-13
+MAX_ITERATIONS = 20_000
+
+
+@dataclass(frozen=True)
+class SolvedDraw:
+    """W(0), U(0), a(0) with their equilibrium and unit adjoint, both solved to a relative residual of 1e-13.
+
+    `residual` is that of the equilibrium. Shapes: X (d, n), y (n,).
+    """
+
+    network: Network
+    X: Float64[Tensor, "d n"]
+    y: Float64[Tensor, " n"]
+    residual: float
+
+    @classmethod
+    def of(cls, params: Params, X: Float[Tensor, "d n"], y: Float[Tensor, " n"], component: Component) -> SolvedDraw:
+        """Solve a draw. A W of more than 8000 rows stays in its own precision, and is converted as it is multiplied.
+
+        Raises: NumericalFailure where the equilibrium or its adjoint cannot be solved.
+        """
+        W = params.W if max(params.W.shape) > CHOLESKY_UP_TO else to_float64(params.W)
+        X, y = (to_float64(each).to(W.device) for each in (X, y))
+        patient = component.solver.model_copy(update={"tolerance": TOLERANCE, "max_iterations": MAX_ITERATIONS})
+        exact = Params(W, to_float64(params.U), to_float64(params.a))
+        network = Network(exact, X, Component(component.activation, patient))
+        solutions = network.solve_equilibrium(), network.solve_adjoint()
+        for name, solution in zip(("equilibrium", "adjoint"), solutions, strict=True):
+            if solution.status is not Status.CONVERGED:
+                raise NumericalFailure(
+                    f"the {name} of the initial draw was not solved in float64: {solution.status.sentence} (residual "
+                    f"{solution.residual:.3g}, tolerance {TOLERANCE:g}); a smaller model.sigma_w_sq contracts"
+                )
+        network.rest()
+        return cls(network, X, y, solutions[0].residual)
+
+    @property
+    def params(self) -> Params:
+        """W, U, a."""
+        return self.network.params
+
+    @property
+    def Z(self) -> Float64[Tensor, "m n"]:
+        """The equilibrium."""
+        return self.network.Z
+
+    @cached_property
+    def prediction_error(self) -> Float64[Tensor, " n"]:
+        """e(0) = a^T Z - y."""
+        return self.network.prediction_error(self.y)
+
+    @cached_property
+    def G(self) -> Float64[Tensor, "n n"]:
+        """Z^T Z."""
+        return gram(self.Z)
+
+    @cached_property
+    def H(self) -> Float64[Tensor, "n n"]:
+        """The tangent kernel H(0)."""
+        return empirical_ntk(self.network, self.G, gram(self.X))
