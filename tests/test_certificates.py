@@ -194,22 +194,9 @@ def test_every_number_is_on_its_safe_side(shape: Shape, s: float, alpha: float, 
         for name, bound in safe.items():
             compared += 1
             assert bound <= exact[name] if name == "lambda_0" else bound >= exact[name]
-            assert bound == pytest.approx(float(exact[name]), rel=1e-7, abs=wide[name])
+            assert bound == pytest.approx(float(exact[name]), rel=1e-8, abs=wide[name])
+        assert initial.safe.lambda_0 < initial.computed.lambda_0 or initial.safe.lambda_0 == 0
     assert compared >= 32
-
-
-@pytest.mark.parametrize(("shape", "s"), [*INSTANCES, ((5, 20, 100), 0.1)], ids=str)
-def test_lambda_0_from_below_against_50_digits(shape: Shape, s: float) -> None:
-    """5 draws: never above lambda_min(Z^T Z) of the exact Z in integer arithmetic, and within 1e-8 of it."""
-    checked = 0
-    for seed in range(5):
-        p = assumption_1_problem(shape, s, 0.5, 1.0, seed)
-        initial, truth = measure(p, s, 0.5), least_eigenvalue_fixed(equilibrium_fixed(p))
-        if initial.error_bound is not None:
-            checked += 1
-            assert truth * (1 - 1e-8) <= initial.safe.lambda_0 <= truth
-            assert initial.safe.lambda_0 < initial.computed.lambda_0
-    assert checked >= 4
 
 
 def test_lambda_0_from_below_where_the_floats_lose_it() -> None:

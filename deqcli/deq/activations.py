@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
+PARALLEL = 1 - 2.0**-50
+"""Cosine from which two directions are one; samples nearer than 1e-6 radians are refused."""
+
 
 class Activation(ABC):
     """An elementwise phi with Lipschitz constant L: |phi(s) - phi(t)| <= L |s - t|."""
@@ -61,14 +64,23 @@ class ReLU(Activation):
         Source: Cho and Saul 2009, eq. 3 with n = 1; Ling et al. 2023, Lemma 3.
         """
         scale = left.sqrt()[:, None] * right.sqrt()
-        c = (covariance / scale).clamp_(-1.0, 1.0)
+        c = _cosines(covariance, scale)
         angle = c.arccos().neg_().add_(math.pi).mul_(c)
         return ((1 - c).mul_(1 + c)).sqrt_().add_(angle).mul_(scale).div_(2 * math.pi)
 
     def dual_slope(self, covariance: Tensor, left: Tensor, right: Tensor) -> Tensor:
         """(pi - arccos c)/(2 pi). Source: Cho and Saul 2009, eq. 3 with n = 0."""
-        c = (covariance / (left.sqrt()[:, None] * right.sqrt())).clamp_(-1.0, 1.0)
+        c = _cosines(covariance, left.sqrt()[:, None] * right.sqrt())
         return c.arccos_().neg_().add_(math.pi).div_(2 * math.pi)
+
+
+def _cosines(covariance: Tensor, scale: Tensor) -> Tensor:
+    """covariance/scale, with what rounding leaves between 1 - 1e-15 and 1 put to 1, as on a diagonal; so with -1.
+
+    arccos has no slope there: 1 - 1e-16 would make an error of 1e-8.
+    """
+    c = covariance / scale
+    return c.where(c.abs() < PARALLEL, c.sign())
 
 
 ACTIVATIONS: dict[str, Activation] = {activation.name: activation for activation in (ReLU(),)}

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from deqcli.deq.initialisation import Draw
 from deqcli.deq.layers import tied_layers, untied_layers
+from deqcli.deq.precision import UNIT_ROUNDOFF
 from deqcli.deq.spectral import gram
 from deqcli.theory.draw import SolvedDraw
 from deqcli.theory.initial import Initial
@@ -26,6 +27,9 @@ SOURCES = {
     TIED: f"{PAPER}, Theorem 5",
     UNTIED: f"{PAPER}, Theorem 5, for the weight-untied model",
 }
+ROUNDING_OF_K = 2.0**-46
+"""Of an entry of K and of K^(l), times 1 - s."""
+
 ROUNDING = 1e-11
 """Relative: differences below it are mostly rounding, and no rate is fitted to them."""
 
@@ -98,18 +102,21 @@ def _distance(A: Float64[Tensor, "n n"], B: Float64[Tensor, "n n"]) -> float:
 def bounds(initial: Initial, depth: int) -> dict[str, float]:
     """The theorems' bounds at depth l, with constants; s = sigma_w^2 and r = 2 sqrt2 sigma_w.
 
-    Theorem 3: n s^l (1 + l/pi)/(1 - s), proved for the ReLU. Theorem 4: w^l ||Z||_F (2 ||Z||_2 + w^l ||Z||_F)/m with w
-    the upper bound of ||W(0)||_2, proved for this draw; 2 n r^l/(1 - s) in the limit. Theorem 5: n r^l, for widths
-    that are large enough for this l, since the left side tends to a multiple of m^(-1/2) as l grows.
+    Theorem 3: n s^l (1 + l/pi)/(1 - s), proved for the ReLU and samples of norm sqrt(d).
+    Theorem 4: w^l ||Z||_F (2 ||Z||_2 + w^l ||Z||_F)/m with w the upper bound of ||W(0)||_2, proved for this draw;
+    2 n r^l/(1 - s) in the limit. Theorem 5: n r^l, for widths that are large enough for this l, since the left side
+    tends to a multiple of m^(-1/2) as l grows.
+    The first two have the rounding of what they bound added, which is all that is left at great depth.
     docs/certificates.md derives them.
     """
     n, s = initial.num_samples, initial.scales.sigma_w_sq
-    contraction = initial.safe.spectral_norm**depth
-    size = math.sqrt(max(float(initial.spectra.gram.sum()), 0.0))
+    trace, m = max(float(initial.spectra.gram.sum()), 0.0), initial.width
+    moved = initial.safe.spectral_norm**depth * math.sqrt(trace)  # >= ||Z - Z^(l)||_F
+    rounding = trace * (2 * (m + 2) * UNIT_ROUNDOFF + 3 * (initial.error_bound or 0.0))
     wide = n * initial.scales.spectral_norm_limit**depth
     return {
-        POPULATION: n * s**depth * (1 + depth / math.pi) / (1 - s) if s < 1 else math.inf,
-        TRUNCATION: contraction * size * (2 * initial.safe.spectral_norm_z + contraction * size) / initial.width,
+        POPULATION: n * (s**depth * (1 + depth / math.pi) + ROUNDING_OF_K) / (1 - s) if s < 1 else math.inf,
+        TRUNCATION: (moved * (2 * initial.safe.spectral_norm_z + moved) + rounding) / m,
         TIED: wide,
         UNTIED: wide,
     }
@@ -133,7 +140,7 @@ def _factor(rows: Sequence[DepthRow], quantity: str, spectrum: Tensor | None, wi
     floor = 0.0 if spectrum is None else ROUNDING * float(torch.linalg.vector_norm(spectrum)) / width
     measured = [row for row in rows if row.quantity == quantity and row.value > floor]
     chosen = measured[(len(measured) - 1) // 2 :]
-    slope = _slope([row.depth for row in chosen], [math.log(row.value) for row in chosen])
+    slope = _slope([float(row.depth) for row in chosen], [math.log(row.value) for row in chosen])
     return None if slope is None else math.exp(slope)
 
 
@@ -142,12 +149,17 @@ def rates_over_width(values: dict[str, list[tuple[int, float]]]) -> list[Rate]:
     return [
         Rate(quantity, "width", slope, "near", -0.5)
         for quantity, pairs in values.items()
-        if (slope := _slope([math.log(m) for m, _ in pairs], [math.log(v) for _, v in pairs if v > 0])) is not None
+        if (slope := _slope(*_logarithms(pairs))) is not None
     ]
+
+
+def _logarithms(pairs: Sequence[tuple[int, float]]) -> tuple[list[float], list[float]]:
+    positive = [(m, value) for m, value in pairs if value > 0]
+    return [math.log(m) for m, _ in positive], [math.log(value) for _, value in positive]
 
 
 def _slope(x: Sequence[float], y: Sequence[float]) -> float | None:
     """The slope of the least-squares line; None of fewer than two abscissae."""
-    if len(x) != len(y) or len(set(x)) < 2:
+    if len(set(x)) < 2:
         return None
     return float(np.polyfit(x, y, 1)[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -51,7 +52,7 @@ class Population:
         K = torch.zeros_like(self.C)
         for _ in range(MAX_ITERATIONS if depth is None else depth):
             change = self._layer(K)
-            if depth is None and change <= RELATIVE_CHANGE * float(K.diagonal().max()):
+            if depth is None and math.isfinite(change) and change <= RELATIVE_CHANGE * float(K.diagonal().max()):
                 return K
         if depth is None:
             s = self.sigma_w_sq
@@ -68,12 +69,12 @@ class Population:
     def _layer(self, K: Tensor) -> float:
         """Put K^(l) in the place of K^(l-1), and say by how much the entry that changed most did."""
         variances = self._variances(K)
-        change = 0.0
+        changes = []
         for rows, covariance in self._blocks(K):
             image = self.activation.dual(covariance, variances[rows], variances)
-            change = max(change, float(torch.sub(image, K[rows], out=covariance).abs_().max()))
+            changes.append(torch.sub(image, K[rows], out=covariance).abs_().max())
             K[rows] = image
-        return change
+        return float(torch.stack(changes).max())  # NaN if one is
 
     def _variances(self, K: Tensor) -> Tensor:
         """The variances of the pre-activations, 2 (sigma_w^2 K_ii + C_ii)."""
