@@ -69,7 +69,8 @@ def _show(screen: Screen, found: Predictions, losses: list[float]) -> None:
 
     names = [_name(each) for each in found.predicted]
     summaries = [summary(each) for each in found.predicted]
-    shown = ["learning_rate", "learning_rate_largest_stable", "initial_loss", "final_loss", "directions_left"]
+    band = ["final_loss_low", "final_loss_high"] if found.predicted[0].kernel == "H_inf" else []
+    shown = ["learning_rate", "learning_rate_largest_stable", "initial_loss", "final_loss", *band, "directions_left"]
     screen.table(
         f"predicted from {found.predicted[0].kernel}, {found.predicted[0].spec.train.steps} steps",
         ["", *shown],
@@ -91,7 +92,7 @@ def _show_times(screen: Screen, predicted: list[Predicted], names: list[str], lo
         for loss, step in each.times(losses)
     ]
     if losses or not any(each.comparison for each in predicted):
-        screen.table("first step with a loss of at most", ["", "loss", "step"], rows)
+        screen.table("steps to a loss", ["", "loss", "step"], rows)
 
 
 def _name(each: Predicted) -> str:

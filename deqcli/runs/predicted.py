@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from deqcli.recipe.schema import RunSpec
 from deqcli.runs.folder import row_keys
 from deqcli.runs.records import Row
-from deqcli.theory.prediction import Ensemble, KernelPrediction, step_grid
+from deqcli.theory.ensemble import Ensemble
+from deqcli.theory.prediction import KernelPrediction, step_grid
 
 OF_DRAW, OF_DATA = "H(0)", "H_inf"
 """The `kernel` of a prediction: that of a draw, or that of the limit, which the data alone decide."""
@@ -19,14 +20,15 @@ def prediction_rows(spec: RunSpec, prediction: KernelPrediction | Ensemble, lear
     if isinstance(prediction, Ensemble):
         kernel, mean, band = OF_DATA, prediction.mean, prediction.band(learning_rate, steps)
     else:
-        kernel, mean, band = OF_DRAW, prediction, [(None, None)] * len(steps)
-    for step, (low, high) in zip(steps, band, strict=True):
+        kernel, mean, band = OF_DRAW, prediction, [(None, None, None)] * len(steps)
+    for step, (low, median, high) in zip(steps, band, strict=True):
         yield prediction_keys(spec, kernel) | {
             "learning_rate": learning_rate,
             "step": step,
             "time": learning_rate * spec.model.width * step,
             "loss": mean.loss(learning_rate, step),
             "loss_low": low,
+            "loss_median": median,
             "loss_high": high,
         }
 

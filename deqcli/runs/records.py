@@ -29,7 +29,7 @@ CERTIFICATE_COLUMNS = (
     *RUN_KEYS, "certificate", "source", "lhs", "rhs", "slack", "holds", "repaired_by_width",
 )  # fmt: skip
 PREDICTION_COLUMNS = (
-    *RUN_KEYS, "kernel", "learning_rate", "step", "time", "loss", "loss_low", "loss_high",
+    *RUN_KEYS, "kernel", "learning_rate", "step", "time", "loss", "loss_low", "loss_median", "loss_high",
 )  # fmt: skip
 RUNS_COLUMNS = (
     *RUN_KEYS, "status", "attempts", "steps", "final_loss", "max_spectral_norm", "min_lambda_ratio", "error",

@@ -50,7 +50,7 @@ def _kernel(rows: pd.DataFrame) -> str:
 def _what(rows: pd.DataFrame, measured: Path | None) -> str:
     if measured is not None:
         return " (thin) and measured"
-    return ", band from 5 to 95 % of initial outputs" if rows["loss_low"].notna().any() else ""
+    return "; band from 5 to 95 % of draws, thin: their median" if rows["loss_low"].notna().any() else ""
 
 
 def _predicted(axes: Axes, rows: pd.DataFrame) -> None:
@@ -59,6 +59,7 @@ def _predicted(axes: Axes, rows: pd.DataFrame) -> None:
     for _, shade, own in by_width(rows[rows["loss_low"] > 0]):
         steps, low, high = own["step"], np.log(own["loss_low"]), np.log(own["loss_high"])
         axes.fill_between(steps, low, high, color=shade, alpha=0.15, linewidth=0)
+        axes.plot(steps, np.log(own["loss_median"]), color=shade, linewidth=THIN, zorder=1)
     axes.set_xlabel("step")
     axes.set_ylabel("log(loss)")
 

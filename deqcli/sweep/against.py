@@ -12,7 +12,8 @@ from deqcli.recipe.loading import load_recipe
 from deqcli.recipe.schema import Recipe, RunSpec
 from deqcli.runs import files
 from deqcli.runs.records import read_rows
-from deqcli.theory.prediction import Ensemble, KernelPrediction
+from deqcli.theory.ensemble import Ensemble
+from deqcli.theory.prediction import KernelPrediction
 
 CONVERGED = "converged"
 
@@ -92,6 +93,6 @@ def _share_in_band(measured: Measurement, ensemble: Ensemble, learning_rate: flo
     bands = ensemble.band(learning_rate, [step for step, _ in measured.losses])
     inside = [
         low is not None and high is not None and low <= loss <= high
-        for (low, high), (_, loss) in zip(bands, measured.losses, strict=True)
+        for (low, _, high), (_, loss) in zip(bands, measured.losses, strict=True)
     ]
     return sum(inside) / len(inside)

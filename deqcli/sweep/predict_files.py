@@ -14,11 +14,12 @@ from deqcli.runs.records import PREDICTION_COLUMNS, RUN_KEYS, Row, csv_text
 from deqcli.runs.signals import StopSignals
 from deqcli.sweep.against import Comparison
 from deqcli.sweep.predictions import Predicted, PredictOptions, predictions
+from deqcli.theory.ensemble import Ensemble
 
 KEYS = (*RUN_KEYS, "kernel")
 SUMMARY_COLUMNS = (
     *KEYS, "learning_rate", "learning_rate_largest_stable", "lambda_min_ntk", "lambda_max_ntk", "steps", "initial_loss",
-    "final_loss", "directions_left",
+    "final_loss", "final_loss_low", "final_loss_median", "final_loss_high", "directions_left",
 )  # fmt: skip
 TIMES_COLUMNS = (*KEYS, "learning_rate", "loss", "step")
 DIRECTION_COLUMNS = (*KEYS, "index", "eigenvalue", "factor", "initial_loss", "final_loss")
@@ -90,6 +91,9 @@ def _curves(predicted: Sequence[Predicted], _: PredictOptions) -> str:
 def summary(each: Predicted) -> dict[str, object]:
     """A prediction in a few numbers."""
     steps, rate, mean = each.spec.train.steps, each.learning_rate, each.mean
+    low, median, high = (
+        each.prediction.band(rate, [steps])[0] if isinstance(each.prediction, Ensemble) else (None, None, None)
+    )
     return {
         "learning_rate": rate,
         "learning_rate_largest_stable": mean.stable_rate,
@@ -98,6 +102,9 @@ def summary(each: Predicted) -> dict[str, object]:
         "steps": steps,
         "initial_loss": mean.loss(rate, 0),
         "final_loss": mean.loss(rate, steps),
+        "final_loss_low": low,
+        "final_loss_median": median,
+        "final_loss_high": high,
         "directions_left": directions_left(each),
     }
 

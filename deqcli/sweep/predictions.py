@@ -19,9 +19,10 @@ from deqcli.runs.predicted import OF_DATA, OF_DRAW
 from deqcli.runs.run import refuse_impossible
 from deqcli.sweep.against import Comparison, Measurement, compare, read_measured
 from deqcli.theory.condition import safe_theorem_rate
+from deqcli.theory.ensemble import Ensemble, ensembles
 from deqcli.theory.expected import Expected
 from deqcli.theory.population import Population, kernel_bytes
-from deqcli.theory.prediction import Ensemble, KernelPrediction
+from deqcli.theory.prediction import KernelPrediction
 
 FRACTIONS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-6)
 """Of the initial loss: what the times are told for, unless losses are asked for."""
@@ -107,15 +108,13 @@ def _from_data(
         X, y = tensors(dataset)
         model = recipe.model
         population = Population.of(X, model.sigma_w_sq, ACTIVATIONS[model.activation], model.readout_scale)
-        widths: dict[int, Ensemble] = {}
+        made = ensembles(population, y, sorted({cell.model.width for cell in cells}))
+        first = {cell.model.width: cell.run_id for cell in reversed(cells)}
         for cell in cells:
-            width = cell.model.width
-            if width in widths and not measured:
-                continue
-            ensemble = widths.setdefault(width, widths.get(width) or Ensemble.of(population, y, width))
-            found = measured.get(cell.run_id)
-            rate = found.learning_rate if found else _rate_from_data(cell, ensemble, population, X, y)
-            yield _compared(Predicted(cell, ensemble, rate), found)
+            width, found = cell.model.width, measured.get(cell.run_id)
+            if found or first[width] == cell.run_id:
+                rate = found.learning_rate if found else _rate_from_data(cell, made[width], population, X, y)
+                yield _compared(Predicted(cell, made[width], rate), found)
 
 
 def _rate_from_data(

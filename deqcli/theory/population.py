@@ -95,19 +95,27 @@ class Population:
             S[rows] = self.activation.dual_slope(covariance, variances[rows], variances)
         return S
 
-    def ntk(self, K: Float64[Tensor, "n n"], width: int) -> Float64[Tensor, "n n"]:
-        """H_inf = m K * (1 + M) + X^T X * M, elementwise *, with M = alpha^2 S/(1 - 2 sigma_w^2 S) = lim V^T V.
+    def adjoint_gram(self, K: Float64[Tensor, "n n"]) -> Float64[Tensor, "n n"]:
+        """M = lim V^T V = alpha^2 S/(1 - 2 sigma_w^2 S), elementwise, S that of `slopes` at the limit K.
 
         M solves M = S * (alpha^2 + 2 sigma_w^2 M), the unit adjoint's V = D * (W^T V + a 1^T) in the limit, where the
-        rows of W^T V are Gaussian and independent of D; alpha is readout_scale, S that of `slopes`.
-        H(0) of width m approaches it like m^(-1/2). Shapes: K (n, n), the limit.
-        Source: Ling et al. 2023, section 2.3, for H = H1 + H2 + H3; Yang 2020 (arXiv 2006.14548) for the independence.
+        rows of W^T V are Gaussian and independent of D; alpha is readout_scale.
+        Source: Yang 2020 (arXiv 2006.14548), for the independence.
         Raises: NumericalFailure where 2 sigma_w^2 S reaches 1: the adjoint has no limit.
         """
         S = self.slopes(K)
         if not 2 * self.sigma_w_sq * float(S.max()) < 1:
             raise NumericalFailure(f"the tangent kernel has no limit at sigma_w_sq = {self.sigma_w_sq}")
-        M = (S * self.readout_scale**2).div_(S.mul_(-2 * self.sigma_w_sq).add_(1))
+        return (S * self.readout_scale**2).div_(S.mul_(-2 * self.sigma_w_sq).add_(1))
+
+    def ntk(self, K: Float64[Tensor, "n n"], width: int) -> Float64[Tensor, "n n"]:
+        """H_inf = m K * (1 + M) + X^T X * M, elementwise *, with M that of `adjoint_gram`.
+
+        H(0) of width m approaches it like m^(-1/2). Shapes: K (n, n), the limit.
+        Source: Ling et al. 2023, section 2.3, for H = H1 + H2 + H3.
+        Raises: NumericalFailure where there is no M.
+        """
+        M = self.adjoint_gram(K)
         H = torch.addcmul(self.input_dim * self.C * M, K, M, value=width)
         return H.add_(K, alpha=width)
 
@@ -127,5 +135,5 @@ class Population:
 
 
 def kernel_bytes(n: int, d: int) -> int:
-    """Bytes at the peak of computing and diagonalising the kernels of the limit: 12 (n, n) matrices, data, draws."""
-    return 8 * (12 * n * n + (3 * d + 1200) * n)
+    """Bytes at the peak of computing and diagonalising kernels from the data alone: 16 (n, n) matrices, data, draws."""
+    return 8 * (16 * n * n + (3 * d + 4000) * n)

@@ -1,9 +1,7 @@
-"""The loss curve before it happens: from the tangent kernel, of a draw or of the limit, and Theorem 1's bound."""
+"""The loss curve before it happens: from a tangent kernel, and Theorem 1's bound."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,15 +9,8 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from deqcli.deq.precision import UNIT_ROUNDOFF
-from deqcli.deq.streams import stream
 from deqcli.errors import NumericalFailure
-from deqcli.theory.population import Population
 
-DRAWS = 400
-"""Random initial outputs behind a band."""
-
-BAND = (0.05, 0.95)
 MOST_STEPS = 10**15
 MOST_ROWS = 400
 
@@ -104,46 +95,6 @@ class KernelPrediction:
         return 2 / self.largest_eigenvalue if self.largest_eigenvalue > 0 else None
 
 
-@dataclass(frozen=True)
-class Ensemble:
-    """The predicted loss over random initialisations: `mean` in closed form, and draws of e(0) for a band.
-
-    `parts` are 1/2 (v_k . e(0))^2 of each draw, (n, draws).
-    """
-
-    mean: KernelPrediction
-    parts: np.ndarray
-
-    @classmethod
-    def of(cls, population: Population, y: Float64[Tensor, " n"], width: int, draws: int = DRAWS) -> Ensemble:
-        """From the data alone: H_inf of a width; e(0) = y_hat - y with y_hat ~ N(0, alpha^2 K), from a fixed stream.
-
-        E (v_k . e(0))^2 = alpha^2 v_k^T K v_k + (v_k . y)^2. The kernel's own fluctuation, of the order m^(-1/2), is
-        not in the band. Source: theorem 1 of Neal 1996, for y_hat of a wide network.
-        Raises: NumericalFailure where K or H_inf does not exist.
-        """
-        K, alpha = population.gram(), population.readout_scale
-        eigenvalues, V = diagonalise(population.ntk(K, width), y)
-        y = y.cpu()
-        squares = alpha**2 * (V * (K.cpu() @ V)).sum(0) + (V.T @ y).square()
-        factor = _cholesky(K.cpu())
-        normal = torch.from_numpy(stream(0, "predicted outputs").standard_normal((len(y), draws)))
-        errors = alpha * (factor @ normal) - y[:, None]
-        parts = (V.T @ errors).square_().mul_(0.5)
-        return cls(KernelPrediction(eigenvalues.numpy(), squares.clamp_min(0).sqrt().numpy()), parts.numpy())
-
-    def band(self, learning_rate: float, steps: Sequence[int]) -> list[tuple[float | None, float | None]]:
-        """The 5 % and 95 % quantiles of the loss over the draws, at each step; None where it overflows."""
-        found: list[tuple[float | None, float | None]] = []
-        with np.errstate(over="ignore", invalid="ignore"):
-            contraction = np.abs(1 - learning_rate * self.mean.eigenvalues)
-            for step in steps:
-                losses = (contraction**step) ** 2 @ self.parts
-                low, high = np.quantile(losses, BAND) if np.isfinite(losses).all() else (math.inf, math.inf)
-                found.append((float(low), float(high)) if math.isfinite(high) else (None, None))
-        return found
-
-
 def diagonalise(H: Float64[Tensor, "n n"], errors: Tensor) -> tuple[Tensor, Tensor]:
     """Eigenvalues, ascending, and eigenvectors of a kernel, on the CPU, by LAPACK.
 
@@ -156,17 +107,6 @@ def diagonalise(H: Float64[Tensor, "n n"], errors: Tensor) -> tuple[Tensor, Tens
         )
     eigenvalues, eigenvectors = torch.linalg.eigh(H.cpu())
     return eigenvalues, eigenvectors
-
-
-def _cholesky(K: Tensor) -> Tensor:
-    """L with L L^T = K, up to what rounding makes of a singular K."""
-    L: Tensor
-    jitter = len(K) * UNIT_ROUNDOFF * float(K.trace())
-    L, info = torch.linalg.cholesky_ex(K)
-    while int(info) != 0:
-        L, info = torch.linalg.cholesky_ex(K + jitter * torch.eye(len(K), dtype=K.dtype))
-        jitter *= 10
-    return L
 
 
 def step_grid(steps: int) -> list[int]:

@@ -1,0 +1,134 @@
+"""The predicted loss over random initialisations of a width, from the data alone: no network is drawn or solved."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from deqcli.deq.initialisation import ROWS_PER_BLOCK
+from deqcli.deq.precision import UNIT_ROUNDOFF
+from deqcli.deq.spectral import add_gram
+from deqcli.deq.streams import stream
+from deqcli.theory.population import Population
+from deqcli.theory.prediction import KernelPrediction, diagonalise
+
+DRAWS = 400
+"""Random initial outputs behind a band, shared out among the random kernels."""
+
+BAND = (0.05, 0.5, 0.95)
+MOST_KERNELS, FEWEST_KERNELS, KERNELS_TIMES_SAMPLES = 100, 3, 8000
+UNITS_PER_SAMPLE, FEWEST_UNITS = 4, 1000
+"""Units are sampled up to so many; the deviations of wider networks from the limit are theirs, scaled by m^(-1/2)."""
+
+Band = tuple[float | None, float | None, float | None]
+
+
+@dataclass(frozen=True)
+class Member:
+    """A random kernel: its eigenvalues (n,), and 1/2 (v_k . e(0))^2 for some random e(0), (n, draws)."""
+
+    eigenvalues: np.ndarray
+    parts: np.ndarray
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """`mean` is the prediction of H_inf, in closed form; `members` are random kernels of the width, for a band."""
+
+    mean: KernelPrediction
+    members: list[Member]
+
+    def band(self, learning_rate: float, steps: Sequence[int]) -> list[Band]:
+        """The 5 %, 50 % and 95 % quantiles of the loss over the draws, at each step; None where it overflows."""
+        found = list[Band]()
+        with np.errstate(over="ignore", invalid="ignore"):
+            for step in steps:
+                factors = (np.abs(1 - learning_rate * each.eigenvalues) ** (2 * step) for each in self.members)
+                losses = [factor @ each.parts for factor, each in zip(factors, self.members, strict=True)]
+                low, middle, high = np.quantile(np.concatenate(losses), BAND).tolist()
+                found.append((low, middle, high) if math.isfinite(high) else (None, None, None))
+        return found
+
+
+def ensembles(population: Population, y: Float64[Tensor, " n"], widths: Sequence[int]) -> dict[int, Ensemble]:
+    """An ensemble for each width, from fixed streams.
+
+    Mean: H_inf, and E (v_k . e(0))^2 = alpha^2 v_k^T K v_k + (v_k . y)^2, since y_hat(0) tends to N(0, alpha^2 K).
+    Members: see `random_kernels`; y_hat(0) ~ N(0, alpha^2 G/m). Shapes: y (n,).
+    Source: Neal 1996, for y_hat of a wide network.
+    Raises: NumericalFailure where K or H_inf does not exist.
+    """
+    K, y = population.gram().cpu(), y.cpu()
+    M = population.adjoint_gram(K)
+    means = {width: _mean(population, K, population.ntk(K, width), y) for width in widths}
+    members: dict[int, list[Member]] = {width: [] for width in widths}
+    count = min(MOST_KERNELS, max(FEWEST_KERNELS, KERNELS_TIMES_SAMPLES // len(y)))
+    for index in range(count):
+        for width, G, B in random_kernels(population, K, M, widths, index):
+            members[width].append(_member(population, G, B, y, width, index, -(-DRAWS // count)))
+    return {width: Ensemble(means[width], members[width]) for width in widths}
+
+
+def _mean(population: Population, K: Tensor, H: Tensor, y: Tensor) -> KernelPrediction:
+    eigenvalues, V = diagonalise(H, y)
+    squares = population.readout_scale**2 * (V * (K @ V)).sum(0) + (V.T @ y).square()
+    return KernelPrediction(eigenvalues.numpy(), squares.clamp_min(0).sqrt().numpy())
+
+
+def _member(
+    population: Population, G: Tensor, B: Tensor, y: Tensor, width: int, index: int, draws: int
+) -> Member:  # fmt: skip
+    """The kernel m G + B * (m G + X^T X), with G standing for G/m and B for V^T V, and random prediction errors."""
+    scaled = width * G
+    eigenvalues, V = diagonalise(scaled + B * (scaled + population.input_dim * population.C.cpu()), y)
+    normal = torch.from_numpy(stream(index, "predicted outputs").standard_normal((len(y), draws)))
+    errors = population.readout_scale * (cholesky(G) @ normal) - y[:, None]
+    return Member(eigenvalues.numpy(), (V.T @ errors).square_().mul_(0.5).numpy())
+
+
+def random_kernels(
+    population: Population, K: Float64[Tensor, "n n"], M: Float64[Tensor, "n n"], widths: Sequence[int], index: int
+) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """(m, G/m, V^T V) of one random network of each width, as its units would be in the limit: independent.
+
+    A unit has pre-activations p ~ N(0, 2 (sigma_w^2 K + C)) and, in its row of W^T V + a 1^T times sqrt(m),
+    b ~ N(0, alpha^2 + 2 sigma_w^2 M), so that G/m is the mean over m units of phi(p) phi(p)^T and V^T V that of
+    (phi'(p) b) (phi'(p) b)^T. A wider network has the units of a narrower one. Costs 4 m n^2 operations.
+    """
+    n, alpha, s = len(K), population.readout_scale, population.sigma_w_sq
+    factors = cholesky(2 * (s * K + population.C.cpu())), cholesky(alpha**2 + 2 * s * M)
+    generator, most = stream(index, "units"), max(UNITS_PER_SAMPLE * n, FEWEST_UNITS)
+    G, B, units = torch.zeros_like(K), torch.zeros_like(K), 0
+    for width in sorted(widths):
+        while units < min(width, most):
+            rows = min(ROWS_PER_BLOCK, min(width, most) - units)
+            p, b = (torch.from_numpy(generator.standard_normal((rows, n))) @ factor.T for factor in factors)
+            _add_units(population, G, B, p, b)
+            units += rows
+        shrink = math.sqrt(units / width)  # 1 up to `most`
+        yield width, torch.lerp(K, G / units, shrink), torch.lerp(M, B / units, shrink)
+
+
+def _add_units(population: Population, G: Tensor, B: Tensor, p: Tensor, b: Tensor) -> None:
+    image = torch.empty_like(p)
+    population.activation.value(p, out=image)
+    add_gram(G, image)
+    population.activation.slope(p, out=image)
+    add_gram(B, image.mul_(b))
+
+
+def cholesky(K: Float64[Tensor, "n n"]) -> Float64[Tensor, "n n"]:
+    """L with L L^T = K, up to what rounding makes of a singular K."""
+    L: Tensor
+    jitter = len(K) * UNIT_ROUNDOFF * max(float(K.trace()), torch.finfo(K.dtype).tiny)
+    L, info = torch.linalg.cholesky_ex(K)
+    while int(info) != 0:
+        L, info = torch.linalg.cholesky_ex(K + jitter * torch.eye(len(K), dtype=K.dtype))
+        jitter *= 10
+    return L
