@@ -1,4 +1,4 @@
-"""Every inequality derived again from exact numbers; where Condition 1 holds, Theorem 1 watched along a run."""
+"""What is measured of a draw, and every inequality of the paper, derived again from numbers to 25 digits."""
 
 import itertools
 import math
@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from deqcli.deq.activations import ACTIVATIONS
-from deqcli.deq.network import Component, Params, loss
+from deqcli.deq.network import Component, Params
 from deqcli.deq.solvers import Picard
 from deqcli.errors import NumericalFailure
 from deqcli.theory.certificates import CERTIFICATES, certify
@@ -30,7 +30,6 @@ from deqcli.theory.condition import (
 )
 from deqcli.theory.draw import SolvedDraw
 from deqcli.theory.initial import Initial, Scales, Sizes, measure_initial
-from deqcli.theory.prediction import loss_bound
 from deqcli.theory.sharper import best_flow_delta, best_radii
 from deqcli.theory.statement import Certificate, Statement
 from tests.dense import (
@@ -41,13 +40,11 @@ from tests.dense import (
     equilibrium_fixed,
     exact_sizes,
     least_eigenvalue_fixed,
-    network_of,
     population_limit,
     random_sizes,
     solved_problem,
     unrolled_jacobian,
 )
-from tests.training import steps
 
 Shape = tuple[int, int, int]
 """(n, d, m)."""
@@ -139,7 +136,7 @@ def test_what_is_measured_of_a_draw(shape: Shape, s: float) -> None:
 
 @pytest.mark.parametrize(("shape", "s"), INSTANCES, ids=str)
 def test_the_error_bound_of_the_equilibrium(shape: Shape, s: float) -> None:
-    """(residual + rounding of the layer)/(1 - ||W||), with || |W| || bounded by the cheaper of norms."""
+    """(residual + rounding of the layer)/(1 - ||W||), where || |W| ||_2 <= sqrt(||W||_1 ||W||_inf)."""
     p = assumption_1_problem(shape, s, 0.5)
     Z, residual = equilibrium(p), solved_problem(p).residual
     layer = np.linalg.norm(np.abs(p.W) @ Z + np.abs(p.U) @ np.abs(p.X)) / np.linalg.norm(Z)
@@ -317,30 +314,20 @@ def test_the_best_delta_may_be_the_peak_of_7_alone(falling: Sequence) -> None:
     assert moved.argmax() == 1
 
 
-ODD = [
-    {"norm_e": 0.0},
-    {"norm_e": 1e-70},
-    {"norm_e": 1e-300},
-    {"norm_e": 1e30},
-    {"norm_e": 1e200},
-    {"norm_e": 1e-70, "norm_a": 0.0},
-    {"norm_a": 1e-200},
-    {"norm_a": 1e100},
-    {"norm_a": 1e160},
-    {"lambda_0": 0.0},
-    {"lambda_0": 1e-130},
-    {"lambda_0": 1e-320},
-    {"spectral_norm": 1 - 2.0**-53},
-    {"spectral_norm": 0.0},
-    {"spectral_norm_u": 0.0},
-    {"spectral_norm_z": 1e155},
-]
+ODD = {
+    "norm_e": (0.0, 1e-70, 1e-300, 1e30, 1e200),
+    "norm_a": (0.0, 1e-200, 1e100, 1e160),
+    "lambda_0": (0.0, 1e-130, 1e-320),
+    "spectral_norm": (0.0, 1 - 2.0**-53),
+    "spectral_norm_u": (0.0,),
+    "spectral_norm_z": (1e155,),
+}
 
 
-@pytest.mark.parametrize("change", ODD, ids=str)
-def test_no_draw_is_too_odd_for_its_certificates(change: dict[str, float]) -> None:
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in ODD.items() for value in values])
+def test_no_draw_is_too_odd_for_its_certificates(name: str, value: float) -> None:
     """Where (7) is never the tightest down to a delta of 1e-60, the others only fall, and the least delta is taken."""
-    sizes = replace(plain().safe, **change)
+    sizes = replace(plain().safe, **{name: value})
     room = 1 - sizes.spectral_norm
     found = by_name(replace(plain(), safe=sizes))
     assert len(found) == 20
@@ -369,26 +356,6 @@ def test_an_instance_where_condition_1_holds_with_8_for_4() -> None:
     found = by_name(measured(*FEASIBLE))
     assert all(found[name].holds and found[name].slack > 1.1 for name in (*CONDITION, *SHARPER, *FLOW))
     assert found["condition_1_eq_9"].slack == pytest.approx(2 * found["condition_1_eq_9_with_8"].slack, rel=1e-12)
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_theorem_1_along_a_training_run_whose_hypotheses_hold(seed: int) -> None:
-    """At each of 60 steps (i) ||W|| < 1, (ii) lambda_tau > lambda_0/2, (iii) Phi <= (1 - eta lambda_0/2)^tau Phi(0)."""
-    p = assumption_1_problem((3, 50, 400), 0.005, 0.005, 0.002, seed)
-    initial = measure(p, 0.005, 0.005)
-    delta, rate = best_delta(initial.safe), 0.99 * safe_theorem_rate(initial.safe)
-    found = by_name(initial, rate)
-    assert all(found[name].holds for name in (*CONDITION, "theorem_1_eq_10"))
-    network, y, norm = network_of(p, tolerance=1e-13), torch.tensor(p.y), np.linalg.norm(p.W, 2)
-    for step, _ in enumerate(steps(network, y, rate, 60)):
-        e = network.prediction_error(y)
-        assert norm + np.linalg.norm(network.params.W.numpy() - p.W) < 1
-        assert np.linalg.svd(network.Z.numpy(), compute_uv=False)[-1] ** 2 > initial.computed.lambda_0 / 2
-        assert loss(e) <= loss_bound(initial.loss, initial.computed.lambda_0, rate, step) * (1 + 1e-12)
-    assert step == 60
-    assert loss(e) < 0.99 * initial.loss
-    for now, start in ((network.params.W, p.W), (network.params.U, p.U), (network.params.a, p.a)):
-        assert 0 < np.linalg.norm(now.numpy() - start) < delta
 
 
 WIDTHS = (250, 500, 1000)

@@ -12,6 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -146,6 +147,81 @@ def test_check_init_reports_and_fails_only_when_strict() -> None:
     assert code == 3
     assert "4 of 4 draws fail an inequality." in err
     assert json.loads(out)["draws"][0]["failed"]
+
+
+def checked(*arguments: str) -> tuple[Path, str]:
+    """The folder of a check that went well, and what it printed."""
+    code, out, err = call("check-init", "small.yaml", *arguments)
+    assert (code, err) == (0, "")
+    (line,) = [line for line in out.splitlines() if line.startswith("Files: ")]
+    return Path(line.removeprefix("Files: ")), out
+
+
+DEPTH = {"depth.csv", "rates.csv", "figures/depth.png", "figures/depth.svg"}
+
+
+def names_of(folder: Path) -> set[str]:
+    paths = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
+    return {path.relative_to(folder).as_posix() for path in paths}
+
+
+def test_check_init_measures_depth_only_where_asked() -> None:
+    given = ["--widths", "24,32", "--seeds", "0"]
+    folder, out = checked(*given, "--depth", "3")
+    usual = {"draws.csv", "certificates.csv", "spectra.csv", "recipe.yaml", "manifest.json"}
+    assert names_of(folder) == usual | DEPTH
+    assert set(json.loads((folder / "manifest.json").read_text())["files"]) == (usual | DEPTH) - {"manifest.json"}
+    depth, rates = pd.read_csv(folder / "depth.csv"), pd.read_csv(folder / "rates.csv")
+    assert depth.groupby(["width", "quantity"])["depth"].apply(list).tolist() == [[1, 2, 3]] * 8
+    assert (folder / "figures/depth.png").stat().st_size > 10_000
+    assert len(rates) == out.count("; the theory says ") > 4
+    assert set(rates["against"]) == {"depth", "width"}
+    assert rates[rates["against"] == "width"]["run_id"].isna().all()
+    again, out = checked(*given)
+    assert again == folder
+    assert names_of(folder) == usual
+    assert "the theory says" not in out
+
+
+def test_check_init_json_has_depths_rates_and_suggestion() -> None:
+    given = ["--widths", "24,32", "--seeds", "0", "--depth", "2", "--suggest", "--json"]
+    code, out, err = call("check-init", "small.yaml", *given)
+    document = json.loads(out)
+    assert (code, err) == (0, "")
+    folder = Path(document["folder"])
+    assert len(pd.read_csv(folder / "depth.csv")) == sum(len(draw["depths"]) for draw in document["draws"]) == 2 * 2 * 4
+    listed = sum(len(draw["rates"]) for draw in document["draws"]) + len(document["rates"])
+    assert len(pd.read_csv(folder / "rates.csv")) == listed
+    assert {rate["against"] for rate in document["rates"]} == {"width"}
+    assert document["suggestion"]["recipes"] == [str(folder / "suggested.yaml")]
+    assert len(document["suggestion"]["sentences"]) == 2
+    assert document["figures"] == [f"{folder}/figures/depth.png", f"{folder}/figures/depth.svg"]
+
+
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [
+        ([], []),
+        (["model.sigma_w_sq=0.12"], []),
+        (
+            ["model.sigma_w_sq=0.2"],
+            ["sigma_w_sq = 0.2 is not below 1/8", "is not below 1, so Condition 1 has no delta"],
+        ),
+        (["data.num_samples=40"], ["num_samples 40 > width 24: lambda_0 is exactly 0"]),
+    ],
+    ids=str,
+)
+def test_check_init_says_what_lies_outside_the_hypotheses(given: list[str], names: list[str]) -> None:
+    folder, out = checked(*given, "--widths", "24", "--seeds", "0")
+    lines = [line for line in out.splitlines() if line.startswith("Outside the hypotheses: ")]
+    assert len(lines) == len(names)
+    for line, name in zip(lines, names, strict=True):
+        assert name in line
+    (remarks,) = pd.read_csv(folder / "draws.csv")["remarks"].fillna("")
+    assert remarks == "; ".join(line.removeprefix("Outside the hypotheses: ").rstrip(".") for line in lines)
+    marked = pd.read_csv(folder / "certificates.csv").set_index("certificate")["source"].str.contains("outside its hyp")
+    assert marked["condition_1_eq_7"] == bool(names)
+    assert not marked["assumption_1"]
 
 
 def test_a_draw_without_an_equilibrium_exits_with_3() -> None:

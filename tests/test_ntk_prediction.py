@@ -1,17 +1,30 @@
 """The tangent kernel against autograd and the dense formula; predicted dynamics against matrix powers and training."""
 
+import math
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
 import torch
 
+from deqcli.deq.activations import ACTIVATIONS
 from deqcli.deq.network import loss
 from deqcli.deq.spectral import gram, least_eigenvalue
 from deqcli.errors import NumericalFailure
 from deqcli.theory.ntk import empirical_ntk
-from deqcli.theory.prediction import KernelPrediction, loss_bound
-from tests.dense import Problem, draw_problem, kronecker_gradient, kronecker_jacobian, solved_network, unrolled_jacobian
+from deqcli.theory.population import Population
+from deqcli.theory.prediction import MOST_ROWS, Ensemble, KernelPrediction, _cholesky, loss_bound, step_grid
+from tests.dense import (
+    Problem,
+    draw_problem,
+    kronecker_gradient,
+    kronecker_jacobian,
+    population_limit,
+    solved_draw,
+    solved_network,
+    unrolled_jacobian,
+)
 
 SHAPES = [(4, 5, 6), (7, 3, 4), (1, 4, 5), (1, 1, 6), (3, 2, 2), (6, 6, 15)]
 """(n, d, m)."""
@@ -146,3 +159,205 @@ def test_the_bound_of_theorem_1() -> None:
     assert loss_bound(3.0, 4.0, 0.25, 3) == 0.375
     assert [loss_bound(3.0, 4.0, 1.0, step) for step in (0, 1, 2)] == [3.0, 0.0, 0.0]
     assert loss_bound(3.0, 0.0, 0.25, 1000) == 3.0
+
+
+def random_kernel(seed: int, n: int = 6) -> tuple[np.ndarray, np.ndarray]:
+    """H = A A^T + 1, and an error."""
+    rng = np.random.default_rng(seed)
+    A = rng.standard_normal((n, n))
+    return A @ A.T + np.eye(n), rng.standard_normal(n)
+
+
+@pytest.mark.parametrize("step", [0, 1, 9])
+@pytest.mark.parametrize("relative_rate", [0.5, 1.5, 2.5])
+def test_the_parts_are_what_each_direction_alone_would_lose(relative_rate: float, step: int) -> None:
+    """1/2 ||v v^T (I - eta H)^tau e||^2 for each eigenvector v of numpy; together the loss."""
+    H, e = random_kernel(0)
+    predicted, rate = prediction_of(H, e), relative_rate / np.linalg.eigvalsh(H)[-1]
+    after = np.linalg.matrix_power(np.eye(6) - rate * H, step) @ e
+    wanted = [0.5 * float(v @ after) ** 2 for v in np.linalg.eigh(H)[1].T]
+    parts = predicted.parts(rate, step)
+    assert parts == pytest.approx(wanted, rel=1e-9, abs=1e-12 * sum(wanted))
+    assert parts.sum() == pytest.approx(predicted.loss(rate, step), rel=1e-14)
+
+
+@pytest.mark.parametrize("fraction", [2.0, 0.9, 0.1, 1e-3, 1e-7])
+@pytest.mark.parametrize("relative_rate", [0.2, 1.0, 1.9])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_first_step_of_a_loss_is_that_of_a_plain_loop(seed: int, relative_rate: float, fraction: float) -> None:
+    H, e = random_kernel(seed)
+    rate = relative_rate / np.linalg.eigvalsh(H)[-1]
+    wanted, step, target = e.copy(), 0, fraction * 0.5 * float(e @ e)
+    while 0.5 * float(wanted @ wanted) > target:
+        wanted, step = wanted - rate * H @ wanted, step + 1
+    assert prediction_of(H, e).steps_to(target, rate) == step
+    assert (step == 0) == (fraction >= 1)
+
+
+@pytest.mark.parametrize("decades", [1, 6, 11])
+def test_the_first_step_of_one_direction_by_its_logarithm(decades: int) -> None:
+    """Phi(tau) = Phi(0) (1 - eta h)^(2 tau) reaches a share of Phi(0) at log(share)/(2 log(1 - eta h)), rounded up."""
+    predicted, relative_rate = prediction_of(np.array([[3.0]]), np.array([2.0])), 10.0**-decades
+    wanted = math.log(1e-3) / (2 * math.log1p(-relative_rate))
+    found = predicted.steps_to(1e-3 * 2.0, relative_rate / 3)
+    assert found == pytest.approx(wanted, rel=1e-5 if decades > 6 else 1e-9, abs=1)  # 1 - 1e-11 has five digits
+    assert found >= wanted * (1 - 1e-5)
+    assert predicted.loss(relative_rate / 3, found) <= 2e-3 < predicted.loss(relative_rate / 3, found - 1)
+
+
+def test_a_loss_that_is_there_already_takes_no_step() -> None:
+    predicted = prediction_of(np.diag([1.0, 2.0]), np.array([1.0, 1.0]))
+    assert [predicted.steps_to(target, 0.5) for target in (1.0, 1.5, math.inf)] == [0, 0, 0]
+    assert predicted.steps_to(1.0, 100.0) == 0
+    assert predicted.steps_to(0.125, 0.5) == 1  # equality counts
+
+
+def test_a_loss_that_is_never_reached_has_no_step() -> None:
+    predicted = prediction_of(np.diag([1.0, 2.0]), np.array([1.0, 1.0]))
+    assert [predicted.steps_to(0.5, rate) for rate in (1.1, 5.0)] == [None, None]
+    assert [predicted.steps_to(target, 0.5) for target in (-1.0, math.nan)] == [None, None]
+    singular = prediction_of(np.diag([0.0, 2.0]), np.array([1.0, 1.0]))
+    assert singular.steps_to(0.499, 0.5) is None
+    assert singular.steps_to(0.501, 0.1) is not None
+    assert prediction_of(np.zeros((2, 2)), np.ones(2)).steps_to(0.5, 1.0) is None
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2, 398, 399, 400, 401, 2000, 10**6, 2**53])
+def test_the_steps_with_a_row(steps: int) -> None:
+    grid = step_grid(steps)
+    assert (grid[0], grid[-1]) == (0, steps)
+    assert len(grid) <= MOST_ROWS
+    assert grid == sorted(set(grid))
+    if steps < MOST_ROWS:
+        assert grid == list(range(steps + 1))
+    else:
+        assert {1, 2, 3} <= set(grid)
+        assert max(np.diff(grid)) <= steps / 199 * (1 + 1e-12) + 1
+
+
+ENSEMBLE = (10, 15, 400, 0.08)
+"""n, d, m, sigma_w_sq."""
+
+
+def dense_limit(X: np.ndarray, s: float, m: int, alpha: float) -> tuple[np.ndarray, np.ndarray]:
+    """K and H_inf = m K * (1 + M) + X^T X * M, M = alpha^2 (k0/2)/(1 - s k0), k0 = 1 - arccos(c)/pi."""
+    K = population_limit(X, s)
+    c = (1 - s) * (s * K + X.T @ X / len(X))
+    np.fill_diagonal(c, 1.0)
+    k0 = 1 - np.arccos(np.clip(c, -1, 1)) / math.pi
+    M = alpha**2 * (k0 / 2) / (1 - s * k0)
+    return K, m * K * (1 + M) + X.T @ X * M
+
+
+@cache
+def ensemble(alpha: float = 1.0) -> tuple[Ensemble, np.ndarray, np.ndarray, np.ndarray]:
+    """The prediction from data, and y, K, H_inf by other means."""
+    n, d, m, s = ENSEMBLE
+    p = draw_problem(n, d, 1)
+    population = Population.of(torch.tensor(p.X), s, ACTIVATIONS["relu"], alpha)
+    return Ensemble.of(population, torch.tensor(p.y), m), p.y, *dense_limit(p.X, s, m, alpha)
+
+
+@pytest.mark.parametrize("alpha", [1.0, 0.1, 1e-200])
+def test_the_mean_over_initialisations_is_a_trace(alpha: float) -> None:
+    """E Phi(tau) = 1/2 tr (I - eta H)^(2 tau) (alpha^2 K + y y^T), with E e e^T = alpha^2 K + y y^T."""
+    found, y, K, H = ensemble(alpha)
+    rate = found.mean.auto_rate
+    assert rate == pytest.approx(1 / np.linalg.eigvalsh(H)[-1], rel=1e-9)
+    for step in (0, 1, 7, 60):
+        power = np.linalg.matrix_power(np.eye(len(y)) - rate * H, 2 * step)
+        wanted = 0.5 * np.trace(power @ (alpha * alpha * K + np.outer(y, y)))
+        assert found.mean.loss(rate, step) == pytest.approx(wanted, rel=1e-8)
+
+
+@pytest.mark.parametrize("alpha", [1.0, 0.1])
+def test_the_band_holds_nine_tenths_of_gaussian_outputs(alpha: float) -> None:
+    """Of 4000 e(0) = y_hat - y, y_hat ~ N(0, alpha^2 K) of numpy: 90 %, to 3 deviations of quantiles of 400 draws."""
+    found, y, K, H = ensemble(alpha)
+    rate, steps = found.mean.auto_rate, [0, 1, 3, 10, 50]
+    eigenvalues, V = np.linalg.eigh(K)
+    normal = np.random.default_rng(5).standard_normal((len(y), 4000))
+    errors = alpha * (V * np.sqrt(eigenvalues)) @ normal - y[:, None]
+    for step, (low, high) in zip(steps, found.band(rate, steps), strict=True):
+        losses = 0.5 * np.sum((np.linalg.matrix_power(np.eye(len(y)) - rate * H, step) @ errors) ** 2, axis=0)
+        mean = found.mean.loss(rate, step)
+        assert low < mean < high
+        assert mean == pytest.approx(losses.mean(), abs=4 * losses.std() / math.sqrt(4000))
+        assert np.mean(losses < low) == pytest.approx(0.05, abs=0.033)
+        assert np.mean(losses > high) == pytest.approx(0.05, abs=0.033)
+
+
+@cache
+def losses_of_networks() -> np.ndarray:
+    """Losses of 100 networks after 0, 1, 2, 5, 10 steps on their own H(0), (100, 5), by matrix powers."""
+    n, d, m, s = ENSEMBLE
+    rate, found = ensemble()[0].mean.auto_rate, []
+    for seed in range(100):
+        _, solved = solved_draw((n, d, m), s, seed=seed)
+        H, e = solved.H.numpy(), solved.prediction_error.numpy()
+        powers = [np.linalg.matrix_power(np.eye(n) - rate * H, step) for step in (0, 1, 2, 5, 10)]
+        found.append([0.5 * float(np.sum((power @ e) ** 2)) for power in powers])
+    return np.array(found)
+
+
+def test_the_mean_over_networks_is_that_of_the_limit() -> None:
+    """Within 4 standard errors at m = 400, where the kernel's own fluctuation does not show yet."""
+    found, losses = ensemble()[0], losses_of_networks()
+    for step, column in zip((0, 1, 2, 5, 10), losses.T, strict=True):
+        error = column.std() / math.sqrt(len(column))
+        assert found.mean.loss(found.mean.auto_rate, step) == pytest.approx(column.mean(), abs=4 * error)
+
+
+def test_the_band_holds_nine_tenths_of_networks() -> None:
+    """90 % of 100 networks, to 3 deviations (9 %)."""
+    found, losses = ensemble()[0], losses_of_networks()
+    bands = found.band(found.mean.auto_rate, [0, 1, 2, 5, 10])
+    shares = [np.mean((low <= column) & (column <= high)) for (low, high), column in zip(bands, losses.T, strict=True)]
+    assert shares == pytest.approx([0.9] * 5, abs=0.09)
+
+
+def test_an_ensemble_does_not_depend_on_what_was_drawn_before() -> None:
+    n, d, m, s = ENSEMBLE
+    p = draw_problem(n, d, 1)
+    population = Population.of(torch.tensor(p.X), s, ACTIVATIONS["relu"], 1.0)
+    torch.manual_seed(1)
+    torch.randn(3)
+    Ensemble.of(population, torch.tensor(2 * p.y), 7)
+    again = Ensemble.of(population, torch.tensor(p.y), m)
+    assert np.array_equal(again.parts, ensemble()[0].parts)
+    assert np.array_equal(again.mean.projections, ensemble()[0].mean.projections)
+    assert again.parts.shape == (n, 400)
+
+
+def test_a_band_that_overflows_is_missing() -> None:
+    found = ensemble()[0]
+    (low, high), missing = found.band(100 * found.mean.stable_rate, [1, 10**4])
+    assert 0 < low < high
+    assert missing == (None, None)
+
+
+CIRCLE = np.linspace(0, 3.1, 100)
+
+
+@pytest.mark.parametrize("angles", [np.array([0.0, 2e-6, 1.0]), np.tile(CIRCLE, 2)], ids=["close", "twice"])
+def test_a_singular_limit_has_an_ensemble(angles: np.ndarray) -> None:
+    """Samples on a circle, two of them all but parallel, or all there twice: the least eigenvalue is mere rounding."""
+    X, y = math.sqrt(2) * torch.tensor(np.array([np.cos(angles), np.sin(angles)])), torch.tensor(np.sin(3 * angles))
+    population = Population.of(X, 0.08, ACTIVATIONS["relu"], 1.0)
+    assert float(torch.linalg.eigvalsh(population.gram())[0]) < 1e-11
+    found = Ensemble.of(population, y, 100)
+    losses = [found.mean.loss(found.mean.auto_rate, step) for step in (0, 1, 10, 1000, 10**6)]
+    assert losses == sorted(losses, reverse=True)
+    assert losses[0] == pytest.approx(0.5 * float(population.gram().trace() + y.square().sum()), rel=1e-9)
+    (low, high), *_ = found.band(found.mean.auto_rate, [0])
+    assert low < losses[0] < high
+
+
+@pytest.mark.parametrize("rank", [1, 3, 8])
+@pytest.mark.parametrize("size", [1e-100, 1.0, 1e100])
+def test_a_singular_matrix_has_a_factor(size: float, rank: int) -> None:
+    A = torch.from_numpy(np.random.default_rng(rank).standard_normal((8, rank)))
+    K = size * (A @ A.T)
+    L = _cholesky(K)
+    assert torch.equal(L, L.tril())
+    assert float((L @ L.T - K).abs().max()) <= 1e-12 * float(K.trace())

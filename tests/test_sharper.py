@@ -1,6 +1,7 @@
 """The sharper condition and those of gradient flow: derived again, watched along runs, and where they lead."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 
@@ -9,15 +10,20 @@ import numpy as np
 import pytest
 import torch
 
-from deqcli.deq.network import loss
+from deqcli.deq.network import Params
 from deqcli.theory.certificates import certify
-from deqcli.theory.condition import best_delta, theorem_rate
+from deqcli.theory.condition import best_delta, rhs_7, rhs_8, rhs_9, safe_theorem_rate
 from deqcli.theory.initial import Initial, Scales, Sizes, measure_initial
 from deqcli.theory.prediction import loss_bound
 from deqcli.theory.sharper import (
+    Radii,
     Sharp,
     best_flow_delta,
     best_radii,
+    rhs_7_a,
+    rhs_7_w,
+    rhs_flow_7,
+    rhs_flow_8,
 )
 from deqcli.theory.statement import Certificate, Statement
 from tests.dense import (
@@ -27,10 +33,11 @@ from tests.dense import (
     equilibrium,
     exact_sizes,
     network_of,
+    population_limit,
     random_sizes,
     solved_problem,
 )
-from tests.training import steps
+from tests.training import shapes_unchecked, steps
 
 Shape = tuple[int, int, int]
 """(n, d, m)."""
@@ -173,21 +180,41 @@ RUNS = [
 """(n, d, m), sigma_w_sq, readout and label scales, seed: draws that meet the sharper condition and not the printed."""
 
 
+@pytest.fixture
+def many_small_steps() -> Iterator[None]:
+    with shapes_unchecked():
+        yield
+
+
+@pytest.mark.usefixtures("many_small_steps")
+@pytest.mark.parametrize("seed", range(3))
+def test_theorem_1_along_a_run_whose_printed_hypotheses_hold(seed: int) -> None:
+    """60 steps at 0.99 of the bound of (10); nothing goes further than delta."""
+    draw = ((3, 50, 400), 0.005, 0.005, 0.002, seed)
+    p, initial = assumption_1_problem(*draw), measured(*draw)
+    rate = 0.99 * safe_theorem_rate(initial.safe)
+    found, delta = by_name(initial, rate), best_delta(initial.safe)
+    assert all(found[name].holds for name in (*PRINTED, "theorem_1_eq_10"))
+    last = watch(p, initial, rate, 60)
+    assert all(0 < np.linalg.norm(now.numpy() - getattr(p, name)) < delta for name, now in vars(last).items())
+
+
+@pytest.mark.usefixtures("many_small_steps")
 @pytest.mark.parametrize("run", RUNS, ids=str)
 def test_the_theorem_and_its_proof_along_runs_that_only_the_sharper_condition_covers(run: tuple) -> None:
-    """(i), (ii), (iii) and every bound that the proof rests on, at each of 100 steps at 0.99 of the largest rate."""
+    """100 steps at 0.99 of the largest rate, which is more than twice that of (10)."""
     *draw, seed = run
     p, initial = assumption_1_problem(*draw, seed), measured(*draw, seed)
     rate = 0.99 * by_name(initial)["sharper_eq_10"].lhs
     found = by_name(initial, rate)
     assert all(found[name].holds for name in (*SHARPER, "sharper_eq_10"))
     assert least(found, PRINTED) < 1
-    assert rate > 2 * theorem_rate(initial.safe, best_delta(initial.safe))
+    assert rate > 2 * safe_theorem_rate(initial.safe)
     watch(p, initial, rate, 100)
 
 
-def watch(p: Problem, initial: Initial, rate: float, count: int) -> None:
-    """Theorem 1 and the proof's bounds at each step of gradient descent."""
+def watch(p: Problem, initial: Initial, rate: float, count: int) -> Params:
+    """(i), (ii), (iii) and every bound that the sharper proof rests on, at each step; the last parameters."""
     radii, lambda_0, lower = best_radii(initial.safe), initial.computed.lambda_0, initial.safe.lambda_0
     sharp, network, y, Z_0 = Sharp.at(initial.safe, radii), network_of(p, tolerance=1e-14), torch.tensor(p.y), None
     norm, rounding = np.linalg.norm(p.W, 2), 1e-12 * (np.linalg.norm(p.a) * sharp.z + np.linalg.norm(p.y))
@@ -203,6 +230,7 @@ def watch(p: Problem, initial: Initial, rate: float, count: int) -> None:
         assert np.linalg.norm(V * e) <= sharp.c * size
         assert size <= math.sqrt(2 * loss_bound(initial.loss, lambda_0, rate, step)) + rounding
     assert step == count
+    return network.params
 
 
 def small_problem(rng: np.random.Generator) -> tuple[Problem, np.ndarray]:
@@ -211,7 +239,7 @@ def small_problem(rng: np.random.Generator) -> tuple[Problem, np.ndarray]:
     Half are non-negative, where no unit ever switches off; half of the readouts lie along Z's leading direction.
     """
     m = int(rng.integers(1, 5))
-    p = draw_problem(int(rng.integers(1, m + 1)), 3, m, float(rng.uniform(0, 0.9)), seed=int(rng.integers(10**6)))
+    p = draw_problem(int(rng.integers(1, m + 1)), 3, m, float(rng.uniform(0, 0.6)), seed=int(rng.integers(10**6)))
     if rng.random() < 0.5:
         W = np.abs(p.W) * np.linalg.norm(p.W, 2) / np.linalg.norm(np.abs(p.W), 2)
         p = replace(p, W=W, U=np.abs(p.U), X=np.abs(p.X))
@@ -231,16 +259,17 @@ def largest_error(sizes: Sizes) -> float | None:
     low, high = 1e-9, 1e9
     if sizes.lambda_0 == 0 or not holds(low):
         return None
-    for _ in range(60):
+    for _ in range(45):
         middle = math.sqrt(low * high)
         low, high = (middle, high) if holds(middle) else (low, middle)
     return low
 
 
+@pytest.mark.usefixtures("many_small_steps")
 def test_small_networks_at_the_very_edge_of_the_sharper_condition() -> None:
-    """30 draws that meet it by 1e-6, and with half of the error; 40 steps at the largest rate: nothing is false."""
+    """10 draws that meet it by 1e-6, and with half of the error; 30 steps at the largest rate: nothing is false."""
     rng, rates = np.random.default_rng(0), []
-    while len(rates) < 60:
+    while len(rates) < 20:
         p, e = small_problem(rng)
         edge = largest_error(measure(p, 0.05).safe)
         for part in (1.0, 0.5) if edge is not None else ():
@@ -249,17 +278,18 @@ def test_small_networks_at_the_very_edge_of_the_sharper_condition() -> None:
             assert all(found[name].holds for name in SHARPER)
             assert part < 1 or least(found, SHARPER) < 1 + 1e-5
             rates.append(math.nextafter(found["sharper_eq_10"].lhs, 0))
-            watch(replace(p, y=p.a @ equilibrium(p) - part * edge * e), initial, rates[-1], 40)
+            watch(replace(p, y=p.a @ equilibrium(p) - part * edge * e), initial, rates[-1], 30)
     assert min(rates) > 0
 
 
+@pytest.mark.usefixtures("many_small_steps")
 @pytest.mark.parametrize(
     ("shape", "alpha", "error", "names", "seed"),
     [
         ((3, 50, 150), 0.3, 0.3, FLOW, 0),
         ((3, 50, 150), 0.3, 0.3, FLOW, 1),
         ((1, 1, 20), 1.0, 0.2, FLOW, 0),
-        ((3, 50, 300), 0.01, 0.002, PRINTED_FLOW, 0),
+        ((3, 50, 150), 0.01, 0.02, PRINTED_FLOW, 0),
     ],
     ids=str,
 )
@@ -321,44 +351,76 @@ def test_what_the_printed_condition_covers_the_sharper_one_covers_too(
 
 
 def all_slacks(sizes: Sizes, w: float, a: float) -> np.ndarray:
-    """Slacks at fixed radii of all inequalities about lambda_0, and the sharper learning rate, by the code's functions."""
+    """At fixed radii: slacks of all inequalities about lambda_0, and the sharper learning rate, by deqcli itself."""
     radii, lam = Radii(w, a), sizes.lambda_0
     sharp = Sharp.at(sizes, radii)
     linear = [rhs_7(sizes, w), rhs_9(sizes, w, 8.0), rhs_7_w(sizes, radii), rhs_7_a(sizes, radii), 4 * sharp.hidden]
-    flow = [rhs_flow_7(sizes, w), rhs_flow_8(sizes, w)]
-    return np.array([*(lam / np.array(linear + flow)), *(lam**1.5 / np.array([rhs_8(sizes, w), sharp.rhs_8])), sharp.rate])
+    flow, cubed = [rhs_flow_7(sizes, w), rhs_flow_8(sizes, w)], [rhs_8(sizes, w), sharp.rhs_8]
+    return np.array([*(lam / np.array(linear + flow)), *(lam**1.5 / np.array(cubed)), sharp.rate])
 
 
 def test_a_larger_lambda_0_only_helps() -> None:
-    """300 made-up draws, and lambda_0 up to its most, ||Z(0)||_2^2: what holds with a lower bound holds with the value.
+    """150 made-up draws, and lambda_0 up to its most, ||Z(0)||_2^2: what holds with a lower bound holds with the value.
 
     Every slack grows at the same radii, those too in which lambda_0 enlarges z; and so does the learning rate.
     """
     rates = 0
-    for seed in range(300):
+    for seed in range(150):
         sizes, rng = random_sizes(seed), np.random.default_rng(seed)
         w, a = (1 - sizes.spectral_norm) * rng.uniform(0.001, 0.999), 10 ** rng.uniform(-4, 0)
         sizes = replace(sizes, norm_a=sizes.norm_a * 1e-3) if seed % 2 else sizes
-        grown = np.geomspace(sizes.lambda_0, sizes.spectral_norm_z**2, 30)
+        grown = np.geomspace(sizes.lambda_0, sizes.spectral_norm_z**2, 20)
         found = np.array([all_slacks(replace(sizes, lambda_0=float(value)), w, a) for value in grown])
         assert (np.diff(found[:, :-1], axis=0) > 0).all()
         positive = found[:, -1] > 0
         assert (np.diff(found[positive, -1]) > 0).all()
         assert (np.diff(positive.astype(int)) >= 0).all()
         rates += positive.any()
-    assert 30 < rates < 270
+    assert 10 < rates < 140
 
 
-WIDTHS = (250, 1000, 2000)
+WIDTHS, SEEDS, BETA = (250, 500, 1000), range(3), 1e-3
+RADII = 0.01, 0.003
+"""Of W, and of gradient flow, and of a."""
 
 
-@pytest.mark.parametrize("alpha", [1.0, 0.5])
+def mean_slacks(m: int) -> np.ndarray:
+    """Geometric means over seeds at fixed radii: (7) for W, (7) for a, (8), (9), and the two of gradient flow."""
+    logs = []
+    for seed in SEEDS:
+        sizes = measured((4, 4, m), 0.005, 1.0, BETA, seed).safe
+        flow = sizes.lambda_0 / rhs_flow_7(sizes, RADII[0]), sizes.lambda_0 / rhs_flow_8(sizes, RADII[0])
+        logs.append(np.log([*slacks(sizes, *map(np.array, RADII)), *flow]))
+    return np.exp(np.mean(logs, axis=0))
+
+
+def test_what_width_does_at_fixed_radii() -> None:
+    """From m = 250 to 1000 (7) and (8) double like sqrt(m), as (8) of the flow; its (7) grows like m, (9) is flat."""
+    growth = mean_slacks(WIDTHS[-1]) / mean_slacks(WIDTHS[0])
+    assert growth == pytest.approx([2.0, 2.0, 2.0, 1.0, 4.0, 2.0], rel=0.35)
+    names = (*SHARPER[:3], *FLOW, *PRINTED_FLOW)
+    found = by_name(measured((4, 4, 250), 0.005, 1.0, BETA))
+    assert [found[name].limit for name in names] == [math.inf] * 7
+
+
+@pytest.mark.parametrize("alpha", [1.0, 0.3])
 def test_the_slack_of_9_approaches_its_limit(alpha: float) -> None:
-    """lambda_* (1 - 2 sqrt2 sigma_w)^2/(4 alpha^2 (sqrt(lambda_max(K)) + (2 - sqrt2)/2 sqrt(lambda_*))^2), from below."""
-    K = np.linalg.eigvalsh(population_limit(draw_problem(4, 4, 1).X, 0.005))
-    limit = K[0] * (1 - math.sqrt(0.04)) ** 2 / (2 * alpha * (math.sqrt(K[-1]) + MOVES * math.sqrt(K[0]))) ** 2
-    drawn = [measured((4, 4, m), 0.005, alpha, 1e-6) for m in WIDTHS]
-    rows = [by_name(initial)["sharper_eq_9"] for initial in drawn]
-    assert [row.limit for row in rows] == pytest.approx([limit] * 3, rel=1e-7)
-    assert [row.repaired_by_width for row in rows] == [limit > 1] * 3
-    assert rows[-1].slack == pytest.approx(limit, rel=0.1)
+    """lambda_* (1 - 2 sqrt2 sigma_w)^2/(2 alpha (sqrt(lambda_max(K)) + (2 - sqrt2)/2 sqrt(lambda_*)))^2.
+
+    At radii of 1e-9 within 15 %; at the best radii, which shrink, from below.
+    """
+    best, bare = [], []
+    for m in WIDTHS:
+        drawn = [measured((4, 4, m), 0.005, alpha, BETA, seed) for seed in SEEDS]
+        spectra = [np.linalg.eigvalsh(population_limit(draw_problem(4, 4, 1, seed=seed).X, 0.005)) for seed in SEEDS]
+        reach = [2 * alpha * (math.sqrt(K[-1]) + MOVES * math.sqrt(K[0])) for K in spectra]
+        limits = [K[0] * ((1 - math.sqrt(0.04)) / size) ** 2 for K, size in zip(spectra, reach, strict=True)]
+        rows = [by_name(initial)["sharper_eq_9"] for initial in drawn]
+        assert [row.limit for row in rows] == pytest.approx(limits, rel=1e-7)
+        assert [row.repaired_by_width for row in rows] == [limit > 1 for limit in limits]
+        best.append(np.mean(np.divide([row.slack for row in rows], limits)))
+        tiny = [slacks(initial.safe, np.array(1e-9), np.array(1e-9))[3] for initial in drawn]
+        bare.append(np.mean(np.divide(tiny, limits)))
+    assert best == sorted(best)
+    assert 0.6 < best[-1] < 1
+    assert bare[-1] == pytest.approx(1.0, abs=0.15)
