@@ -217,7 +217,7 @@ def test_check_init_says_what_lies_outside_the_hypotheses(given: list[str], name
     assert len(lines) == len(names)
     for line, name in zip(lines, names, strict=True):
         assert name in line
-    (remarks,) = pd.read_csv(folder / "draws.csv")["remarks"].fillna("")
+    (remarks,) = pd.read_csv(folder / "draws.csv", keep_default_na=False)["remarks"]
     assert remarks == "; ".join(line.removeprefix("Outside the hypotheses: ").rstrip(".") for line in lines)
     marked = pd.read_csv(folder / "certificates.csv").set_index("certificate")["source"].str.contains("outside its hyp")
     assert marked["condition_1_eq_7"] == bool(names)

@@ -27,10 +27,10 @@ CPU = Execution("cpu", 1)
 S = 0.05
 KEYS = "run_id,recipe,dataset,activation,width,seed,kernel"
 HEADERS = {
-    "prediction.csv": f"{KEYS},learning_rate,step,time,loss,loss_low,loss_high",
+    "prediction.csv": f"{KEYS},learning_rate,step,time,loss,loss_low,loss_median,loss_high",
     "summary.csv": (
         f"{KEYS},learning_rate,learning_rate_largest_stable,lambda_min_ntk,lambda_max_ntk,steps,initial_loss,"
-        "final_loss,directions_left"
+        "final_loss,final_loss_low,final_loss_median,final_loss_high,directions_left"
     ),
     "times.csv": f"{KEYS},learning_rate,loss,step",
     "directions.csv": f"{KEYS},index,eigenvalue,factor,initial_loss,final_loss",
@@ -50,7 +50,7 @@ def in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def pictures(in_a_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001 (after it)
+def pictures(in_a_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the figures after all."""
     monkeypatch.setattr(theory_figures, "draw_prediction", DRAWN)
 
@@ -181,7 +181,9 @@ def test_every_table_by_numpy(tmp_path: Path, kernel: str, rate: str) -> None:
     assert curve["step"].tolist() == list(range(21))
     assert curve["time"].to_numpy() == pytest.approx(eta * 32 * np.arange(21), rel=1e-14)
     assert curve["loss"].to_numpy() == pytest.approx(losses(H, squares, eta, list(range(21))), rel=1e-7)
-    assert curve[["loss_low", "loss_high"]].isna().all(axis=None) == (kernel == "draw")
+    for name in ("low", "median", "high"):
+        assert curve[f"loss_{name}"].isna().all() == curve[f"loss_{name}"].isna().any() == (kernel == "draw")
+        assert str(summary[f"final_loss_{name}"]) == str(curve[f"loss_{name}"].iloc[-1])
     assert directions["eigenvalue"].to_numpy() == pytest.approx(eigenvalues, rel=1e-7)
     assert directions["factor"].to_numpy() == pytest.approx((1 - eta * eigenvalues) ** 2, rel=1e-6, abs=1e-14)
     initial = 0.5 * np.einsum("ik,ij,jk->k", V, squares, V)
@@ -305,7 +307,7 @@ def test_an_unstable_rate_overflows_into_empty_cells() -> None:
     curve = pd.read_csv(folder / "prediction.csv")
     assert curve["loss"].iloc[:5].notna().all()
     assert curve["loss"].iloc[:5].is_monotonic_increasing
-    assert curve[["loss", "loss_low", "loss_high"]].iloc[-1].isna().all()
+    assert curve[["loss", "loss_low", "loss_median", "loss_high"]].iloc[-1].isna().all()
     assert math.isnan(pd.read_csv(folder / "summary.csv")["final_loss"].item())
     assert pd.read_csv(folder / "times.csv")["step"].isna().all()
     assert out.count("never") == 5

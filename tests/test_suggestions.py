@@ -180,8 +180,8 @@ def test_the_limit_of_9_that_no_width_passes(alpha: float, s: float) -> None:
     lambda_star = float(np.linalg.eigvalsh(population_limit(X, s))[0])
     limit = lambda_star * (1 - 2 * math.sqrt(2 * s)) ** 4 / (16 * 6 * alpha**2)
     assert sentences[-1] == (
-        f"No width: with model.readout_scale {alpha:g} the slack of (9 with 8) tends to {limit:.3g} as the width grows; "
-        f"it passes 1 below a readout_scale of {alpha * math.sqrt(limit):.3g}."
+        f"No width: with model.readout_scale {alpha:g} the slack of (9 with 8) tends to {limit:.3g} as the width "
+        f"grows; it passes 1 below a readout_scale of {alpha * math.sqrt(limit):.3g}."
     )
     assert WIDTH not in recipes
 

@@ -130,13 +130,14 @@ def sharper_eq_9(s: Statement) -> Certificate:
     rhs = None if s.radii is None else 4 * sharper.Sharp.at(s.sizes, s.radii).hidden
     star, largest = s.initial.computed.lambda_star or 0.0, s.initial.lambda_largest or math.inf
     reach = s.initial.scales.readout_scale * (math.sqrt(largest) + sharper.MOVES * math.sqrt(star))
-    limit = star * (max(s.limit_gap, 0.0) / (2 * reach)) ** 2
+    ratio = max(s.limit_gap, 0.0) / (2 * reach)
+    limit = star * ratio * ratio
     return replace(row(s, "sharper_eq_9", SHARPER, rhs, limit), strict=True)
 
 
 def sharper_eq_10(s: Statement) -> Certificate:
-    """2 (lambda_0/4 - A)/(A + z^2)^2 >= eta, with A = c^2 (z^2 + ||X||_2^2). The learning rate repairs it."""
-    bound = None if s.radii is None else max(sharper.Sharp.at(s.sizes, s.radii).rate, 0.0)
+    """2 (lambda_0/4 - A)/(A + z^2)^2 > eta, with A = c^2 (z^2 + ||X||_2^2). The learning rate repairs it."""
+    bound = None if s.radii is None else sharper.Sharp.at(s.sizes, s.radii).rate
     return of_the_rate(s, "sharper_eq_10", SHARPER, bound)
 
 

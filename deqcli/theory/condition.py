@@ -58,19 +58,24 @@ def rhs_9(sizes: Sizes, delta: float, factor: float) -> float:
     return factor * c.hidden * sizes.norm_x**2
 
 
+def _log(value: float) -> float:
+    """The logarithm, of 0 as well."""
+    return math.log(value) if value > 0 else -math.inf
+
+
 def log_slack_7(sizes: Sizes, delta: float) -> float:
     """Log of lhs/rhs of (7)."""
-    return math.log(sizes.lambda_0) - math.log(rhs_7(sizes, delta))
+    return _log(sizes.lambda_0) - _log(rhs_7(sizes, delta))
 
 
 def log_slack_8(sizes: Sizes, delta: float) -> float:
     """Log of lhs/rhs of (8)."""
-    return 1.5 * math.log(sizes.lambda_0) - math.log(rhs_8(sizes, delta))
+    return 1.5 * _log(sizes.lambda_0) - _log(rhs_8(sizes, delta))
 
 
 def log_slack_9(sizes: Sizes, delta: float) -> float:
     """Log of lhs/rhs of (9) with 8."""
-    return math.log(sizes.lambda_0) - math.log(rhs_9(sizes, delta, PROVED_FACTOR))
+    return _log(sizes.lambda_0) - _log(rhs_9(sizes, delta, PROVED_FACTOR))
 
 
 LogSlack = Callable[[Sizes, float], float]

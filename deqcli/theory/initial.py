@@ -20,6 +20,8 @@ from deqcli.theory.population import Population
 from deqcli.theory.prediction import KernelPrediction
 
 LANCZOS_TOLERANCE = 1e-10
+SMALL = 1e-100
+"""Entries below it are scaled before they are squared."""
 
 ENLARGED = 1 + 2.0**-43
 """More than the roundings of evaluating both sides of an inequality, some 50 operations."""
@@ -266,7 +268,10 @@ def _deviation(measured: Tensor, limit: Tensor) -> float | None:
 
 
 def _norm(tensor: Tensor) -> float:
-    return float(torch.linalg.vector_norm(tensor))
+    """The Euclidean norm, also of numbers whose squares underflow."""
+    largest = float(torch.linalg.vector_norm(tensor, math.inf))
+    scale = largest if 0 < largest < SMALL else 1.0
+    return scale * float(torch.linalg.vector_norm(tensor / scale))
 
 
 def _worst_rounding(network: Network) -> float:

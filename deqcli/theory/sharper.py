@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from scipy.optimize import brentq
 
@@ -12,7 +12,7 @@ from deqcli.theory.initial import Sizes
 MOVES = (2 - math.sqrt(2)) / 2
 """||Z(tau) - Z(0)||_F may reach this times sqrt(lambda_0): then lambda_tau >= lambda_0/2."""
 
-LOG_LEAST, LOG_MOST = -600.0, 600.0
+LOG_LEAST, LOG_MOST = -230.0, 230.0
 """Logarithms of slacks that are looked at."""
 
 
@@ -50,20 +50,21 @@ class Sharp:
     @property
     def hidden(self) -> float:
         """c^2 (z^2 + ||X||_2^2), which bounds what moving W and U adds to the change of the loss."""
-        return self.c**2 * (self.z**2 + self.sizes.spectral_norm_x**2)
+        z, x = self.z, self.sizes.spectral_norm_x
+        return self.c * self.c * (z * z + x * x)
 
     @property
     def rhs_8(self) -> float:
         """4 (2 + sqrt2) c/(1 - rho_w) (z ||Z(0)||_2 + ||X||_2^2) ||e(0)||."""
         s = self.sizes
-        return (
-            4 * (2 + math.sqrt(2)) * self.c / self.gap * (self.z * s.spectral_norm_z + s.spectral_norm_x**2) * s.norm_e
-        )
+        sizes_of_z = self.z * s.spectral_norm_z + s.spectral_norm_x * s.spectral_norm_x
+        return 4 * (2 + math.sqrt(2)) * self.c / self.gap * sizes_of_z * s.norm_e
 
     @property
     def rate(self) -> float:
         """2 (lambda_0/4 - A)/(A + z^2)^2 with A = c^2 (z^2 + ||X||_2^2): learning rates up to it are covered."""
-        return 2 * (self.sizes.lambda_0 / 4 - self.hidden) / (self.hidden + self.z**2) ** 2
+        room, total = self.sizes.lambda_0 / 4 - self.hidden, self.hidden + self.z * self.z
+        return 2 * room / total / total if room > 0 else 0.0
 
 
 def reach(sizes: Sizes) -> float:
@@ -82,6 +83,12 @@ def rhs_7_a(sizes: Sizes, radii: Radii) -> float:
     return 4 / radii.a * reach(sizes) * sizes.norm_e
 
 
+def within_reach(sizes: Sizes) -> Sizes:
+    """The same, each norm and lambda_0 no further from 1 than 1e40: radii chosen for these are as good as any."""
+    names = ("spectral_norm_x", "spectral_norm_z", "norm_a", "norm_e", "lambda_0")
+    return replace(sizes, **{name: min(max(getattr(sizes, name), 1e-40), 1e40) for name in names})
+
+
 def best_radii(sizes: Sizes) -> Radii | None:
     """The radii that maximise the least of the four slacks; None where ||W(0)|| >= 1.
 
@@ -94,6 +101,7 @@ def best_radii(sizes: Sizes) -> Radii | None:
         return None
     if sizes.lambda_0 == 0 or sizes.norm_e == 0:
         return Radii(room / 2, max(sizes.norm_a, 1.0) * room / 2)
+    sizes = within_reach(sizes)
 
     def excess(log_slack: float) -> float:
         radii = _radii_at(sizes, room, log_slack)
@@ -130,7 +138,8 @@ def _log_largest_slack_7(sizes: Sizes, room: float) -> float:
 
 def rhs_flow_7(sizes: Sizes, delta: float) -> float:
     """2 ||e(0)||^2/delta^2: the path of all parameters together, sqrt(2/lambda_0) ||e(0)|| at most, is within delta."""
-    return 2 * (sizes.norm_e / delta) ** 2
+    ratio = sizes.norm_e / delta  # a product overflows to infinity, a power raises
+    return 2 * ratio * ratio
 
 
 def rhs_flow_8(sizes: Sizes, delta: float) -> float:
@@ -146,6 +155,7 @@ def best_flow_delta(sizes: Sizes) -> float | None:
         return None
     if sizes.norm_e == 0:
         return room / 2
+    sizes = within_reach(sizes)
 
     def excess(log_delta: float) -> float:
         delta = math.exp(log_delta)
