@@ -37,7 +37,7 @@ class Sweep:
         """What a line is, and what its band."""
         seeds = self.loss["seed"].nunique()
         band = f"; band from least to greatest of {seeds} seeds" if seeds > 1 else ""
-        return f"width $m${band}; thin lines: predicted from $H(0)$"
+        return f"width $m${band}"
 
     @property
     def title(self) -> str:
@@ -86,6 +86,9 @@ PANELS: dict[str, Callable[[Axes, Sweep], None]] = {
     "loss_rescaled": panel_loss_rescaled,
     "spectral_norm": panel_spectral_norm,
 }
+PREDICTED = (panel_loss, panel_loss_rescaled)
+"""Panels with thin lines."""
+
 LAYOUTS: dict[str, list[list[str]]] = {
     "figure-1": [["loss"], ["spectral_norm"]],
     "rescaled": [["loss", "loss_rescaled"]],
@@ -109,7 +112,9 @@ def draw_figures(sweep_folder: Path) -> Sequence[str]:
 def draw(sweep: Sweep, figure: str) -> Figure:
     """One of the figures."""
     layout = [[partial(_panel, sweep, name) for name in row] for row in LAYOUTS[figure]]
-    return panels(layout, f"{sweep.title}\n{sweep.caption}")
+    predicted = any(PANELS[name] in PREDICTED for row in LAYOUTS[figure] for name in row)
+    lines = [sweep.title, sweep.caption, *(["thin lines: predicted from $H(0)$"] if predicted else [])]
+    return panels(layout, "\n".join(lines))
 
 
 def _panel(sweep: Sweep, name: str, axes: Axes) -> None:
