@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +23,8 @@ if TYPE_CHECKING:
 
 OUT = "outputs"
 ACCELERATORS = ("cuda", "mps")
+UNLIMITED = 2**200
+"""Bytes: more than any recipe can ask for."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def resolve(
     named = {"model.width": width, "train.seed": seed, "sweep.widths": widths, "sweep.seeds": seeds}
     texts = [f"{key}={_spelled(value)}" for key, value in named.items() if value is not None]
     if device.startswith(ACCELERATORS):
-        memory = sys.maxsize  # it is asked once torch is there
+        memory = UNLIMITED  # it is asked once torch is there
     return load_recipe(recipe, [*overrides, *texts], memory=memory, alone=alone)
 
 
@@ -122,7 +123,7 @@ def sweep_width(
 def check_init(
     recipe: str, *overrides: str, widths: Sequence[int] | None = None, seeds: Sequence[int] | None = None,
     depth: int | None = None, suggest: bool = False, device: str = "auto", out: str | os.PathLike[str] = OUT,
-    on_draw: Callable[[CheckedDraw], None] = lambda _: None,
+    on_draw: Callable[[CheckedDraw], None] = lambda _: None, on_try: Callable[[str], None] = lambda _: None,
 ) -> Checked:  # fmt: skip
     """Draw the network of each width and seed, measure it, and say which statements of the theory hold for it.
 
@@ -141,7 +142,7 @@ def check_init(
 
         return draw_depth(folder) if depth is not None else ()
 
-    return check(resolved, Path(out), CheckOptions(Execution(device), depth, suggest, finish, on_draw))
+    return check(resolved, Path(out), CheckOptions(Execution(device), depth, suggest, finish, on_draw, on_try))
 
 
 def predict(
@@ -154,7 +155,7 @@ def predict(
     `losses` are those that the number of steps is told for; `against` is the folder of a finished run or sweep.
     Raises: DeqcliError of a kind for each exit code.
     """
-    memory = sys.maxsize if kernel == "data" else None  # no network is drawn, however wide
+    memory = UNLIMITED if kernel == "data" else None  # no network is drawn, however wide
     resolved = resolve(recipe, overrides, widths=widths, seeds=seeds, device=device, memory=memory)
 
     from deqcli.runs.device import Execution

@@ -272,12 +272,23 @@ def test_from_a_draw_is_what_its_run_logs(rate: str) -> None:
 
 
 def test_the_steps_to_given_losses() -> None:
-    folder, out = predicted("--loss", "0.1", "--loss", "1e-3", "--loss", "-1", "--widths", "32")
+    folder, out = predicted("--loss", "0.1", "--loss", "1e-3", "--loss", "1e-300", "--widths", "32")
     times, curve = pd.read_csv(folder / "times.csv"), pd.read_csv(folder / "prediction.csv")
-    assert times["loss"].tolist() == [0.1, 1e-3, -1.0]
+    assert times["loss"].tolist() == [0.1, 1e-3, 1e-300]
     assert times["step"].iloc[0] == curve[curve["loss"] <= 0.1]["step"].min()
     assert times["step"].iloc[1] > 20  # beyond the recipe's own steps
-    assert math.isnan(times["step"].iloc[2])
+    assert times["step"].iloc[2] > 20 * times["step"].iloc[1]
+
+
+@pytest.mark.parametrize("loss", ["0", "-1", "nan", "inf"])
+def test_a_loss_that_is_no_positive_number_is_refused(loss: str) -> None:
+    code, out, err = call("predict", "small.yaml", "--loss", loss)
+    assert (code, out) == (2, "")
+    assert err.strip().endswith("a loss is a positive number")
+
+
+def test_a_loss_that_is_never_reached_is_said_to_be_so() -> None:
+    _, out = predicted("train.learning_rate=1.0", "--loss", "1e-3", "--widths", "32")
     assert out.count("never") == 1
 
 
@@ -524,7 +535,7 @@ def test_train_prints_the_conclusions_of_theorem_1_and_the_rates() -> None:
 
 def test_train_claims_nothing_that_it_cannot_show() -> None:
     _, out, _ = call("train", "small.yaml", "data.num_samples=40")
-    assert "(ii)  lambda_tau > lambda_0/2: not shown at every logged step (least lambda_tau/lambda_0 -)" in out
+    assert "(ii)  lambda_tau > lambda_0/2: nothing to show (least lambda_tau/lambda_0 is not defined)" in out
     _, out, _ = call("train", "small.yaml", "model.sigma_w_sq=0.2")
     assert "(i)   ||W||_2 < 1: not shown at every logged step (largest upper bound 1." in out
 

@@ -65,7 +65,7 @@ def check_init(
         given = [*(overrides or []), *values_override("sweep.widths", widths), *values_override("sweep.seeds", seeds)]
         checked = api.check_init(
             recipe, *given, depth=depth, suggest=suggest, device=device, out=out,
-            on_draw=lambda drawn: _show_draw(screen, drawn),
+            on_draw=lambda drawn: _show_draw(screen, drawn), on_try=screen.note,
         )  # fmt: skip
         _show_depth(screen, checked)
         for sentence in checked.suggestion.sentences:

@@ -120,9 +120,10 @@ def _verdict(results: dict[str, float | int | None], claim: str, what: str, name
     from deqcli.show.console import number
 
     value, step = results[name], results[f"{name}_step"]
-    held = value is not None and HELD[name](value)
-    where = f"{what} {number(value)}" + ("" if step is None else f", at step {step}")
-    return f"{claim}: {'held' if held else 'not shown'} at every logged step ({where})"
+    if value is None:
+        return f"{claim}: nothing to show ({what} is not defined)"
+    verdict = "held" if HELD[name](value) else "not shown"
+    return f"{claim}: {verdict} at every logged step ({what} {number(value)}, at step {step})"
 
 
 def _rate(results: dict[str, float | int | None], name: str) -> str:

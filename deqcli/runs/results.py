@@ -81,7 +81,7 @@ def _rates(losses: list[dict[str, str]], baseline: Baseline) -> Results:
     return {
         "rate_measured": _fall(steps, (float(first["loss"]), float(last["loss"]))),
         "rate_kernel": _fall(steps, kernel),
-        "rate_theorem": -math.log(contraction) if contraction > 0 else None,
+        "rate_theorem": 0.0 - math.log(contraction) if contraction > 0 else None,
     }
 
 

@@ -84,7 +84,7 @@ Finish = Callable[[Path], Sequence[str]]
 class CheckOptions:
     """How a check is done; none of it is part of the recipe. `depth` None leaves finite depth aside.
 
-    `suggest` asks for an initialisation that passes.
+    `suggest` asks for an initialisation that passes; `on_try` hears what is drawn in search of it.
     """
 
     execution: Execution = field(default_factory=Execution)
@@ -92,6 +92,7 @@ class CheckOptions:
     suggest: bool = False
     finish: Finish = lambda _: ()
     on_draw: Callable[[CheckedDraw], None] = lambda _: None
+    on_try: Callable[[str], None] = lambda _: None
 
 
 def check_draws(cells: Sequence[RunSpec], dataset: Dataset, options: CheckOptions) -> list[CheckedDraw]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -109,10 +110,12 @@ def summary(each: Predicted) -> dict[str, object]:
     }
 
 
-def directions_left(each: Predicted) -> int:
-    """The fewest eigendirections that hold 99 % of the final loss."""
-    parts = sorted(each.mean.parts(each.learning_rate, each.spec.train.steps), reverse=True)
+def directions_left(each: Predicted) -> int | None:
+    """The fewest eigendirections that hold 99 % of the final loss; None where that overflows."""
+    parts = sorted(each.mean.parts(each.learning_rate, each.spec.train.steps).tolist(), reverse=True)
     total, held = sum(parts), 0.0
+    if not math.isfinite(total):
+        return None
     for count, part in enumerate(parts):
         if held >= LEFT * total:
             return count

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -79,6 +80,9 @@ def predictions(recipe: Recipe, options: PredictOptions) -> Iterator[Predicted]:
     """
     if options.kernel not in KERNELS:
         raise Refused(f"--from {options.kernel}: a prediction is from {' or '.join(KERNELS)}")
+    for loss in options.losses:
+        if not 0 < loss < math.inf:
+            raise Refused(f"--loss {loss}: a loss is a positive number")
     measured = {} if options.against is None else _asked_for(recipe, read_measured(options.against, recipe))
     cells = [each.spec for each in measured.values()] or recipe.cells()
     yield from (_from_data if options.kernel == "data" else _from_draws)(cells, recipe, options, measured)
@@ -101,6 +105,7 @@ def _from_data(
     cells: Sequence[RunSpec], recipe: Recipe, options: PredictOptions, measured: dict[str, Measurement]
 ) -> Iterator[Predicted]:
     """One ensemble a width; with measured runs, one row a run."""
+    pick_device(options.execution.device)  # refused here as elsewhere, though nothing of this needs one
     _refuse_large(*recipe.data.shape())  # before so many samples are drawn
     dataset = recipe.data.load()
     _refuse_large(dataset.num_samples, dataset.input_dim)

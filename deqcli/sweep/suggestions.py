@@ -24,13 +24,14 @@ SCALELESS = ("assumption_1", "assumption_2_norms", "assumption_2_parallel", "wel
 SIGMA_W_SQ = (0.08, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001)
 """Tried below the recipe's own."""
 
+LARGEST_SCALE = 1e10
 GROWTH = 1.5
-LARGEST_DRAWN = 20_000
-"""Width up to which networks are drawn in the search for one."""
+LARGEST, LARGEST_DRAWN = 2**53, 20_000
+"""Widths that a recipe can have, and that networks are drawn of in the search for one."""
 
-SMALLEST_FACTOR = 1e-12
+SMALLEST_FACTOR, SMALLEST_SCALE = 1e-12, 1e-100
 MARGIN = 0.99
-TRIES = 6
+TRIES, GROWN = 6, 2.5
 
 
 SCALES, WIDTH = "suggested.yaml", "suggested-width.yaml"
@@ -53,9 +54,9 @@ def suggest(recipe: Recipe, draws: Sequence[CheckedDraw], options: CheckOptions)
     """
     if all(not each.failed and each.error is None for each in draws):
         return Suggestion(["Every inequality holds as it is; nothing is to be changed."])
-    found = Suggestion()
-    _suggest_scales(recipe, draws, options, found)
-    _suggest_width(recipe, options, found)
+    found, quiet = Suggestion(), replace(options, depth=None, on_draw=lambda _: None)
+    _suggest_scales(recipe, draws, quiet, found)
+    _suggest_width(recipe, quiet, found)
     return found
 
 
@@ -67,15 +68,15 @@ def _suggest_scales(recipe: Recipe, draws: Sequence[CheckedDraw], options: Check
     base, initials = fitting
     factor = _largest_factor(initials)
     for _ in range(TRIES):
-        if factor < SMALLEST_FACTOR:
-            break
         scaled = _scaled(base, factor)
+        if min(scaled.model.readout_scale, scaled.data.label_scale) < SMALLEST_SCALE:
+            break
         if _passes(scaled, options):
             found.recipes[SCALES] = scaled
             found.sentences.append(_scales_sentence(scaled))
             return
         factor = _two_digits(factor / 2)
-    found.sentences.append(f"No scales were found: at {SMALLEST_FACTOR:g} times the recipe's, inequalities still fail.")
+    found.sentences.append(f"No scales were found: down to {SMALLEST_FACTOR:g} times the recipe's, inequalities fail.")
 
 
 def _scales_sentence(recipe: Recipe) -> str:
@@ -92,8 +93,11 @@ def _fitting(
 ) -> tuple[Recipe, list[Initial]] | None:
     """A recipe, at unchanged scales, whose draws fail nothing that scales cannot mend."""
     for candidate in _candidates(recipe, draws):
-        drawn = draws if candidate is recipe else check_draws(candidate.cells(), candidate.data.load(), options)
-        failing = {each.spec.model.width: why for each in drawn if (why := _beyond_scales(each))}
+        drawn = draws if candidate is recipe else _draws(candidate, options)
+        failing: dict[int, str] = {}
+        for each in drawn:
+            if why := _beyond_scales(each):
+                failing.setdefault(each.spec.model.width, why)
         sentences += [f"model.sigma_w_sq {candidate.model.sigma_w_sq:g}: {why}." for why in failing.values()]
         widths = [width for width in candidate.widths if width not in failing]
         if widths:
@@ -108,6 +112,9 @@ def _candidates(recipe: Recipe, draws: Sequence[CheckedDraw]) -> Iterator[Recipe
     sigma_w_sq is lowered where W(0) is too large, which width does not mend; the rest is a matter of width.
     """
     yield recipe
+    if max(recipe.model.readout_scale, recipe.data.label_scale) > LARGEST_SCALE:  # squares overflow
+        recipe = _with_scales(recipe, 1.0, 1.0)
+        yield recipe
     smaller, samples = [each for each in SIGMA_W_SQ if each < recipe.model.sigma_w_sq], recipe.data.load().num_samples
     lowered = [_with_sigma(recipe, each) for each in smaller if any(map(_too_large, draws))]
     if samples <= max(recipe.widths):
@@ -127,8 +134,10 @@ def _fits(recipe: Recipe, width: int) -> bool:
 
 
 def _with_widths(recipe: Recipe, widths: list[int]) -> Recipe:
+    """The recipe for these widths; its own run keeps its width if it is one of them."""
+    width = recipe.model.width if recipe.model.width in widths else widths[0]
     sweep = recipe.sweep.model_copy(update={"widths": widths})
-    return recipe.model_copy(update={"sweep": sweep, "model": recipe.model.model_copy(update={"width": widths[0]})})
+    return recipe.model_copy(update={"sweep": sweep, "model": recipe.model.model_copy(update={"width": width})})
 
 
 def _with_sigma(recipe: Recipe, sigma_w_sq: float) -> Recipe:
@@ -152,6 +161,8 @@ def _largest_factor(initials: Sequence[Initial]) -> float:
     Scaling a and y alike scales ||a(0)|| and ||e(0)|| and nothing else, so every slack at a fixed radius falls with it.
     """
     low, high = math.log(SMALLEST_FACTOR), 0.0
+    if _all_hold(initials, 1.0):  # only the learning rate was in the way
+        return 1.0
     if not _all_hold(initials, SMALLEST_FACTOR):
         return 0.0
     while high - low > 1e-3:
@@ -186,21 +197,24 @@ def _rate(initial: Initial) -> float | None:
 
 def _scaled(recipe: Recipe, factor: float) -> Recipe:
     """The recipe with both scales times a factor, and the learning rate of (10)."""
-    model = {"readout_scale": float(f"{factor * recipe.model.readout_scale:.12g}")}
-    data = {"label_scale": float(f"{factor * recipe.data.label_scale:.12g}")}
-    return recipe.model_copy(
-        update={
-            "model": recipe.model.model_copy(update=model),
-            "data": recipe.data.model_copy(update=data),
-            "train": recipe.train.model_copy(update={"learning_rate": "theorem"}),
-        }
-    )
+    scales = (float(f"{factor * scale:.12g}") for scale in (recipe.model.readout_scale, recipe.data.label_scale))
+    train = recipe.train.model_copy(update={"learning_rate": "theorem"})
+    return _with_scales(recipe, *scales).model_copy(update={"train": train})
+
+
+def _with_scales(recipe: Recipe, readout: float, label: float) -> Recipe:
+    model = recipe.model.model_copy(update={"readout_scale": readout})
+    return recipe.model_copy(update={"model": model, "data": recipe.data.model_copy(update={"label_scale": label})})
 
 
 def _passes(recipe: Recipe, options: CheckOptions) -> bool:
     """Whether every draw of a recipe passes, as under --strict."""
-    drawn = check_draws(recipe.cells(), recipe.data.load(), replace(options, depth=None, on_draw=lambda _: None))
-    return all(each.error is None and not each.failed for each in drawn)
+    return all(each.error is None and not each.failed for each in _draws(recipe, options))
+
+
+def _draws(recipe: Recipe, options: CheckOptions) -> list[CheckedDraw]:
+    options.on_try(f"trying width {', '.join(map(str, recipe.widths))}, sigma_w_sq {recipe.model.sigma_w_sq:g}")
+    return check_draws(recipe.cells(), recipe.data.load(), options)
 
 
 def _suggest_width(recipe: Recipe, options: CheckOptions, found: Suggestion) -> None:
@@ -220,21 +234,29 @@ def _suggest_width(recipe: Recipe, options: CheckOptions, found: Suggestion) -> 
         )
         return
     width = _expected_width(expected)
+    if width is None:
+        found.sentences.append(f"No width up to {LARGEST:.3g} is expected to be enough at the recipe's own scales.")
+        return
     found.sentences.append(f"At the recipe's own scales Condition 1 is expected from width {width} on.")
-    drawn = _drawn_width(recipe, width, options)
-    if drawn is None:
+    if width > LARGEST_DRAWN or not _fits(recipe, width):
         size = spec_bytes(recipe.run(width=width))
         found.sentences.append(f"It was not drawn: a run of width {width} takes {size} bytes ({size / 1e9:.3g} GB).")
+        return
+    drawn = _drawn_width(recipe, width, options)
+    if drawn is None:
+        found.sentences.append(f"Draws of that width, and of up to {GROWN:.1f} times it, fail an inequality.")
         return
     found.recipes[WIDTH] = drawn
     found.sentences.append(f"At width {drawn.model.width} every inequality holds for its draws (checked).")
 
 
-def _expected_width(expected: Expected) -> int:
-    """By doubling and bisection: the least slack grows with the width."""
+def _expected_width(expected: Expected) -> int | None:
+    """By doubling and bisection: the least slack grows with the width. None beyond every width that can be named."""
     low, high = expected.num_samples - 1, expected.num_samples
     while least_slack(expected.sizes(high)) < 1:
         low, high = high, 2 * high
+        if high > LARGEST:
+            return None
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if least_slack(expected.sizes(middle)) >= 1 else (middle, high)
@@ -242,12 +264,12 @@ def _expected_width(expected: Expected) -> int:
 
 
 def _drawn_width(recipe: Recipe, width: int, options: CheckOptions) -> Recipe | None:
-    """The recipe at that width, or at one a little larger, whose draws pass; None where it cannot be drawn."""
+    """The recipe at that width, or at one a little larger, whose draws pass; None where none does."""
     for _ in range(TRIES):
-        if width > LARGEST_DRAWN or not _fits(recipe, width):
+        if not _fits(recipe, width):
             return None
         candidate = _scaled(_with_widths(recipe, [width]), 1.0)
         if _passes(candidate, options):
             return candidate
-        width = math.ceil(1.2 * width)
+        width = math.ceil(GROWN ** (1 / (TRIES - 1)) * width)
     return None

@@ -77,7 +77,7 @@ def ensembles(population: Population, y: Float64[Tensor, " n"], widths: Sequence
 
 def _mean(population: Population, K: Tensor, H: Tensor, y: Tensor) -> KernelPrediction:
     eigenvalues, V = diagonalise(H, y)
-    squares = population.readout_scale**2 * (V * (K @ V)).sum(0) + (V.T @ y).square()
+    squares = (V * (K @ V)).sum(0).mul_(population.readout_scale).mul_(population.readout_scale) + (V.T @ y).square()
     return KernelPrediction(eigenvalues.numpy(), squares.clamp_min(0).sqrt().numpy())
 
 
@@ -102,13 +102,14 @@ def random_kernels(
     (phi'(p) b) (phi'(p) b)^T. A wider network has the units of a narrower one. Costs 4 m n^2 operations.
     """
     n, alpha, s = len(K), population.readout_scale, population.sigma_w_sq
-    factors = cholesky(2 * (s * K + population.C.cpu())), cholesky(alpha**2 + 2 * s * M)
-    generator, most = stream(index, "units"), max(UNITS_PER_SAMPLE * n, FEWEST_UNITS)
+    factors = cholesky(2 * (s * K + population.C.cpu())), cholesky(alpha * alpha + 2 * s * M)
+    streams, most = (stream(index, "units"), stream(index, "adjoint units")), max(UNITS_PER_SAMPLE * n, FEWEST_UNITS)
     G, B, units = torch.zeros_like(K), torch.zeros_like(K), 0
     for width in sorted(widths):
         while units < min(width, most):
             rows = min(ROWS_PER_BLOCK, min(width, most) - units)
-            p, b = (torch.from_numpy(generator.standard_normal((rows, n))) @ factor.T for factor in factors)
+            normal = (torch.from_numpy(generator.standard_normal((rows, n))) for generator in streams)
+            p, b = (each @ factor.T for each, factor in zip(normal, factors, strict=True))
             _add_units(population, G, B, p, b)
             units += rows
         shrink = math.sqrt(units / width)  # 1 up to `most`

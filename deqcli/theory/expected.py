@@ -45,7 +45,8 @@ class Expected:
     def limit_of_9(self) -> float:
         """lambda_* (1 - 2 sqrt2 sigma_w)^4/(16 n alpha^2), what the slack of (9 with 8) tends to as the width grows."""
         gap = max(1 - self.scales.spectral_norm_limit, 0.0)
-        return self.lambda_star / (16 * self.num_samples) * (gap * gap / self.scales.readout_scale) ** 2
+        ratio = gap * gap / self.scales.readout_scale
+        return self.lambda_star / (16 * self.num_samples) * ratio * ratio
 
     def sizes(self, width: int) -> Sizes:
         """||W|| -> 2 sqrt2 sigma_w, ||U|| ~ sqrt2 (1 + sqrt(m/d)), ||a|| -> alpha, lambda_0 ~ m lambda_*,

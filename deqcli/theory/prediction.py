@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,26 +51,22 @@ class KernelPrediction:
             return np.asarray(0.5 * (factors * self.projections) ** 2)
 
     def steps_to(self, loss: float, learning_rate: float) -> int | None:
-        """The first step whose predicted loss is at most `loss`; None where it never is.
+        """The first step whose predicted loss is at most `loss`; None where it is not in 10^15 steps.
 
-        That is so at an unstable learning rate, and where directions without an eigenvalue hold more than `loss`.
+        The loss is a sum of exponentials, so convex in the step: at an unstable rate it falls, and rises from there on.
         """
-        stable = self.stable_rate
-        if stable is None or learning_rate >= stable or not loss >= 0:
-            return 0 if loss >= (self.loss(learning_rate, 0) or 0.0) else None
-        low, high = -1, 1
-        while not self._reached(loss, learning_rate, high):
-            low, high = high, 2 * high
-            if high > MOST_STEPS:
-                return None
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (low, middle) if self._reached(loss, learning_rate, middle) else (middle, high)
-        return high
 
-    def _reached(self, loss: float, learning_rate: float, step: int) -> bool:
-        value = self.loss(learning_rate, step)
-        return value is not None and value <= loss
+        def reached(step: int) -> bool:
+            value = self.loss(learning_rate, step)
+            return value is not None and value <= loss
+
+        def rises(step: int) -> bool:
+            now, then = self.loss(learning_rate, step), self.loss(learning_rate, step + 1)
+            return now is None or then is None or then >= now
+
+        stable = self.stable_rate
+        lowest = MOST_STEPS if stable is None or learning_rate <= stable else _first(rises, MOST_STEPS)
+        return _first(reached, lowest) if reached(lowest) else None
 
     @property
     def largest_eigenvalue(self) -> float:
@@ -93,6 +90,18 @@ class KernelPrediction:
     def stable_rate(self) -> float | None:
         """2/lambda_max(H): gradient descent on the fixed kernel diverges above it; None where H = 0."""
         return 2 / self.largest_eigenvalue if self.largest_eigenvalue > 0 else None
+
+
+def _first(holds: Callable[[int], bool], last: int) -> int:
+    """The first of 0, ..., last for which it holds, which it does from there on; `last` where it does for none."""
+    low, high = -1, 1
+    while high < last and not holds(high):
+        low, high = high, 2 * high
+    high = min(high, last)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if holds(middle) else (middle, high)
+    return high
 
 
 def diagonalise(H: Float64[Tensor, "n n"], errors: Tensor) -> tuple[Tensor, Tensor]:
