@@ -272,7 +272,7 @@ def test_from_a_draw_is_what_its_run_logs(rate: str) -> None:
 
 
 def test_the_steps_to_given_losses() -> None:
-    folder, out = predicted("--loss", "0.1", "--loss", "1e-3", "--loss", "1e-300", "--widths", "32")
+    folder, _ = predicted("--loss", "0.1", "--loss", "1e-3", "--loss", "1e-300", "--widths", "32")
     times, curve = pd.read_csv(folder / "times.csv"), pd.read_csv(folder / "prediction.csv")
     assert times["loss"].tolist() == [0.1, 1e-3, 1e-300]
     assert times["step"].iloc[0] == curve[curve["loss"] <= 0.1]["step"].min()

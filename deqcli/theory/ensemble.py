@@ -22,8 +22,8 @@ DRAWS = 400
 """Random initial outputs behind a band, shared out among the random kernels."""
 
 BAND = (0.05, 0.5, 0.95)
-MOST_KERNELS, FEWEST_KERNELS, KERNELS_TIMES_SAMPLES = 100, 3, 8000
-UNITS_PER_SAMPLE, FEWEST_UNITS = 4, 1000
+MOST_KERNELS, FEWEST_KERNELS, KERNELS_TIMES_SAMPLES = 100, 2, 4000
+UNITS_PER_SAMPLE, FEWEST_UNITS, MOST_UNITS = 4, 1000, 8000
 """Units are sampled up to so many; the deviations of wider networks from the limit are theirs, scaled by m^(-1/2)."""
 
 Band = tuple[float | None, float | None, float | None]
@@ -103,7 +103,7 @@ def random_kernels(
     """
     n, alpha, s = len(K), population.readout_scale, population.sigma_w_sq
     factors = cholesky(2 * (s * K + population.C.cpu())), cholesky(alpha * alpha + 2 * s * M)
-    streams, most = (stream(index, "units"), stream(index, "adjoint units")), max(UNITS_PER_SAMPLE * n, FEWEST_UNITS)
+    streams, most = (stream(index, "units"), stream(index, "adjoint units")), most_units(n)
     G, B, units = torch.zeros_like(K), torch.zeros_like(K), 0
     for width in sorted(widths):
         while units < min(width, most):
@@ -114,6 +114,11 @@ def random_kernels(
             units += rows
         shrink = math.sqrt(units / width)  # 1 up to `most`
         yield width, torch.lerp(K, G / units, shrink), torch.lerp(M, B / units, shrink)
+
+
+def most_units(n: int) -> int:
+    """Units sampled for n samples, however wide the network is."""
+    return min(max(UNITS_PER_SAMPLE * n, FEWEST_UNITS), MOST_UNITS)
 
 
 def _add_units(population: Population, G: Tensor, B: Tensor, p: Tensor, b: Tensor) -> None:
