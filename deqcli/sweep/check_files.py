@@ -8,23 +8,12 @@ from pathlib import Path
 
 from deqcli.recipe.schema import Recipe
 from deqcli.runs import files
-from deqcli.runs.folder import (
-    COMPLETE,
-    FAILED,
-    RUNNING,
-    Manifest,
-    Status,
-    clear,
-    hashes,
-    locked,
-    read_manifest,
-    row_keys,
-    write_manifest,
-)  # fmt: skip
+from deqcli.runs.folder import COMPLETE, FAILED, Manifest, Status, read_manifest, row_keys
 from deqcli.runs.records import CERTIFICATE_COLUMNS, RUN_KEYS, Row, csv_text
 from deqcli.runs.signals import StopSignals
 from deqcli.sweep.checks import CheckedDraw, CheckOptions, Finish, Measured, check_draws
 from deqcli.sweep.suggestions import SCALES, WIDTH, Suggestion, suggest
+from deqcli.sweep.tables import write_tables
 from deqcli.theory.depth import TIED, UNTIED, Rate, rates_over_width
 
 DRAW_COLUMNS = (*RUN_KEYS, "status", *Measured.__annotations__, "remarks", "error")
@@ -69,22 +58,9 @@ def _write(folder: Path, recipe: Recipe, draws: list[CheckedDraw], suggestion: S
     """Write the tables that there is something to say in, the recipes suggested, the figures; the names of these."""
     tables = {name: text for name, make in TABLES.items() if (text := make(draws)) is not None}
     tables |= {name: files.recipe_text(suggested) for name, suggested in suggestion.recipes.items()}
-    with locked(folder):
-        _note(folder, recipe, RUNNING, {})
-        clear(folder, [*TABLES, SCALES, WIDTH, *(str(each.relative_to(folder)) for each in folder.glob("figures/*"))])
-        files.replace_text(folder / files.RECIPE, files.recipe_text(recipe))
-        for name, text in tables.items():
-            files.replace_text(folder / name, text)
-        figures = list(finish(folder))
-        status: Status = FAILED if any(each.error for each in draws) else COMPLETE
-        _note(folder, recipe, status, hashes(folder, [files.RECIPE, *tables, *figures]))
-    return figures
-
-
-def _note(folder: Path, recipe: Recipe, status: Status, digests: dict[str, str]) -> None:
-    identity, versions = recipe.sweep_id, files.versions()
-    manifest = Manifest(kind="check", id=identity, recipe=recipe.name, status=status, files=digests, versions=versions)
-    write_manifest(folder, manifest)
+    status: Status = FAILED if any(each.error for each in draws) else COMPLETE
+    note = Manifest(kind="check", id=recipe.sweep_id, recipe=recipe.name, status=status)
+    return write_tables(folder, note, recipe, tables, status, finish, [*TABLES, SCALES, WIDTH])
 
 
 def _draws(draws: Sequence[CheckedDraw]) -> str:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 from deqcli.recipe.schema import Recipe
 from deqcli.runs import files
-from deqcli.runs.folder import COMPLETE, RUNNING, Manifest, clear, hashes, locked, read_manifest, write_manifest
+from deqcli.runs.folder import COMPLETE, Manifest, read_manifest
 from deqcli.runs.predicted import prediction_keys, prediction_rows
 from deqcli.runs.records import PREDICTION_COLUMNS, RUN_KEYS, Row, csv_text
 from deqcli.runs.signals import StopSignals
 from deqcli.sweep.against import Comparison
 from deqcli.sweep.predictions import Predicted, PredictOptions, predictions
+from deqcli.sweep.tables import write_tables
 from deqcli.theory.ensemble import Ensemble
 
 KEYS = (*RUN_KEYS, "kernel")
@@ -62,19 +64,14 @@ def predict(recipe: Recipe, out: Path, options: PredictOptions) -> Predictions:
 
 def _write(folder: Path, recipe: Recipe, predicted: Sequence[Predicted], options: PredictOptions) -> list[str]:
     """Write the tables that there is something to say in, then the figures; the names of these."""
-    identity = _identity(recipe, options.kernel)
     tables = {name: text for name, make in TABLES.items() if (text := make(predicted, options)) is not None}
-    note = Manifest(kind="prediction", id=identity, recipe=recipe.name, status=RUNNING, versions=files.versions())
-    with locked(folder):
-        write_manifest(folder, note)
-        clear(folder, [*TABLES, *(str(each.relative_to(folder)) for each in folder.glob("figures/*"))])
-        files.replace_text(folder / files.RECIPE, files.recipe_text(recipe))
-        for name, text in tables.items():
-            files.replace_text(folder / name, text)
-        figures = list(options.finish(folder, options.against))
-        digests = hashes(folder, [files.RECIPE, *tables, *figures])
-        write_manifest(folder, note.model_copy(update={"status": COMPLETE, "files": digests}))
-    return figures
+    note = Manifest(kind="prediction", id=_identity(recipe, options.kernel), recipe=recipe.name, status=COMPLETE)
+    draw = partial(_finish, options)
+    return write_tables(folder, note, recipe, tables, COMPLETE, draw, TABLES)
+
+
+def _finish(options: PredictOptions, folder: Path) -> Sequence[str]:
+    return options.finish(folder, options.against)
 
 
 def keys(each: Predicted) -> dict[str, object]:
