@@ -193,7 +193,8 @@ def test_check_init_json_has_depths_rates_and_suggestion() -> None:
     listed = sum(len(draw["rates"]) for draw in document["draws"]) + len(document["rates"])
     assert len(pd.read_csv(folder / "rates.csv")) == listed
     assert {rate["against"] for rate in document["rates"]} == {"width"}
-    assert document["suggestion"]["recipes"] == [str(folder / "suggested.yaml")]
+    names = ("suggested.yaml", "suggested-sigma.yaml")
+    assert document["suggestion"]["recipes"] == [str(folder / name) for name in names]
     assert len(document["suggestion"]["sentences"]) == 2
     assert document["figures"] == [f"{folder}/figures/depth.png", f"{folder}/figures/depth.svg"]
 

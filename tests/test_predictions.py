@@ -405,13 +405,12 @@ def test_how_far_measured_runs_are_from_their_prediction(trained: Path, kernel: 
 
 
 @pytest.mark.usefixtures("pictures")
-def test_a_prediction_without_a_measurement_leaves_no_trace_of_one(trained: Path) -> None:
-    folder, _ = predicted("--against", str(trained))
-    beside = files_of(folder)
-    assert predicted()[0] == folder
-    alone = files_of(folder)
-    assert {*alone, "against.csv"} == beside.keys()
-    assert all(alone[name] != beside[name] for name in FIGURES)
+def test_a_prediction_beside_a_measurement_has_a_folder_of_its_own(trained: Path) -> None:
+    beside, _ = predicted("--against", str(trained))
+    alone, _ = predicted()
+    assert beside.name == f"{alone.name}-against"
+    assert {*files_of(alone), "against.csv"} == files_of(beside).keys()
+    assert all(files_of(alone)[name] != files_of(beside)[name] for name in FIGURES)
 
 
 def test_runs_that_the_recipe_does_not_name_are_left_out(trained: Path) -> None:
@@ -535,7 +534,7 @@ def test_train_prints_the_conclusions_of_theorem_1_and_the_rates() -> None:
 
 def test_train_claims_nothing_that_it_cannot_show() -> None:
     _, out, _ = call("train", "small.yaml", "data.num_samples=40")
-    assert "(ii)  lambda_tau > lambda_0/2: nothing to show (least lambda_tau/lambda_0 is not defined)" in out
+    assert "(ii)  lambda_tau > lambda_0/2: nothing to show (lambda_0 is 0)" in out
     _, out, _ = call("train", "small.yaml", "model.sigma_w_sq=0.2")
     assert "(i)   ||W||_2 < 1: not shown at every logged step (largest upper bound 1." in out
 

@@ -107,9 +107,23 @@ def test_the_scales_suggested_pass_and_twice_as_large_ones_do_not(given: list[st
     assert failing(recipes[SCALES]) == set()
     readout, label = scales_of(recipes[SCALES])
     assert failing(recipes[SCALES], f"model.readout_scale={2 * readout!r}", f"data.label_scale={2 * label!r}")
-    (sentence,) = [each for each in sentences if each.startswith("With ")]
+    sentence, *others = [each for each in sentences if each.startswith("With ")]
+    assert len(others) == (SIGMA in recipes)
     assert f"model.readout_scale {readout:g}, data.label_scale {label:g}, model.sigma_w_sq " in sentence
     assert sentence.endswith("draws (checked).")
+
+
+@pytest.mark.parametrize("given", [[], ["data={kind: digits, num_samples: 8}", "--widths", "100,150"]], ids=str)
+def test_a_smaller_w_allows_larger_scales(given: list[str]) -> None:
+    _, recipes = suggested(*given)
+    assert failing(recipes[SIGMA]) == set()
+    assert content(recipes[SIGMA])["model"]["sigma_w_sq"] == 0.005
+    assert scales_of(recipes[SIGMA]) > tuple(3 * scale for scale in scales_of(recipes[SCALES]))
+
+
+def test_a_w_that_is_small_already_is_left_alone() -> None:
+    _, recipes = suggested("model.sigma_w_sq=0.004", *ONE)
+    assert recipes.keys() == {SCALES}
 
 
 @pytest.mark.parametrize("given", [["--widths", "24,32", "--seeds", "0:2"], ["--widths", "60", "--seeds", "3,5"]])
@@ -122,6 +136,7 @@ def test_the_scales_suggested_keep_all_else(given: list[str]) -> None:
     factors = [float(new) / float(old) for old, new in zip(scales_of_text(ours), scales_of_text(theirs), strict=True)]
     assert factors[0] == pytest.approx(factors[1], rel=1e-11)
     assert 0 < factors[0] < 1
+    assert theirs["train"].pop("dtype") == ours["train"].pop("dtype") == "float64"
     for section, key in (("model", "readout_scale"), ("data", "label_scale"), ("train", "learning_rate")):
         assert ours[section].pop(key) != theirs[section].pop(key)
     assert theirs["sweep"] == ours["sweep"]
@@ -157,7 +172,7 @@ def test_a_recipe_that_passes_is_not_to_be_changed() -> None:
 def test_more_samples_than_units_get_a_larger_width(samples: int) -> None:
     sentences, recipes = suggested(f"data.num_samples={samples}", "--widths", "24")
     assert f"num_samples {samples} > width 24: lambda_0 is exactly 0" in sentences[0]
-    (width,) = [int(each) for each in re.findall(r"every inequality holds at width (\d+), ", " ".join(sentences))]
+    width, *_ = [int(each) for each in re.findall(r"every inequality holds at width (\d+), ", " ".join(sentences))]
     assert width > samples
     assert content(recipes[SCALES])["model"]["width"] == width
     assert failing(recipes[SCALES]) == set()
@@ -167,7 +182,10 @@ def test_more_samples_than_units_get_a_larger_width(samples: int) -> None:
 def test_a_w_that_is_too_large_gets_a_smaller_one(s: str) -> None:
     sentences, recipes = suggested(f"model.sigma_w_sq={s}", "--widths", "32")
     assert sentences[0].startswith(f"model.sigma_w_sq {float(s):g}: width 32")
-    assert sentences[-1] == "No width: at sigma_w_sq of 1/8 or more the norm of W(0) does not stay below 1."
+    assert (
+        sentences[-1]
+        == "No width is expected to do: at sigma_w_sq of 1/8 or more the norm of W(0) does not stay below 1."
+    )
     assert content(recipes[SCALES])["model"]["sigma_w_sq"] == 0.08
     assert failing(recipes[SCALES]) == set()
 
@@ -180,8 +198,8 @@ def test_the_limit_of_9_that_no_width_passes(alpha: float, s: float) -> None:
     lambda_star = float(np.linalg.eigvalsh(population_limit(X, s))[0])
     limit = lambda_star * (1 - 2 * math.sqrt(2 * s)) ** 4 / (16 * 6 * alpha**2)
     assert sentences[-1] == (
-        f"No width: with model.readout_scale {alpha:g} the slack of (9 with 8) tends to {limit:.3g} as the width "
-        f"grows; it passes 1 below a readout_scale of {alpha * math.sqrt(limit):.3g}."
+        f"No width is expected to do: with model.readout_scale {alpha:g} the slack of (9 with 8) tends to {limit:.3g}; "
+        f"it passes 1 below a readout_scale of {alpha * math.sqrt(limit):.3g}."
     )
     assert WIDTH not in recipes
 
@@ -221,7 +239,8 @@ def test_nothing_is_found_where_nothing_fits(monkeypatch: pytest.MonkeyPatch) ->
     assert recipes == {}
     monkeypatch.setattr(suggestions, "SMALLEST_FACTOR", 0.5)
     sentences, recipes = suggested("--widths", "24")
-    assert "No scales were found: down to 0.5 times the recipe's, inequalities fail." in sentences
+    (sentence,) = [each for each in sentences if each.startswith("No scales were found: at 0.5 times the recipe's, ")]
+    assert re.search(r"condition_1_eq_9_with_8 \(slack [\d.e-]+\)", sentence)
     assert recipes == {}
 
 

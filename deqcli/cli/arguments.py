@@ -33,7 +33,7 @@ OverridesArgument = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Override keys of the recipe, as train.steps=100.")
 ]
 OutOption = Annotated[
-    Path, typer.Option("--out", envvar="DEQCLI_OUT", help="Folder above <name>/runs and <name>/sweeps.")
+    Path, typer.Option("--out", envvar="DEQCLI_OUT", help="Folder above <name>/runs, sweeps, checks, predictions.")
 ]
 DeviceOption = Annotated[
     str, typer.Option(envvar="DEQCLI_DEVICE", help="auto (CUDA where there is one), cpu, cuda, cuda:1 or mps.")

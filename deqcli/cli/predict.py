@@ -77,6 +77,10 @@ def _show(screen: Screen, found: Predictions, losses: list[float]) -> None:
         [[name, *(each[key] for key in shown)] for name, each in zip(names, summaries, strict=True)],
     )
     _show_times(screen, found.predicted, names, losses)
+    for name, each in zip(names, found.predicted, strict=True):
+        stable = each.mean.stable_rate
+        if stable is not None and each.learning_rate > stable:
+            screen.say(f"{name}: the learning rate is above the largest stable one, and the loss diverges in the end.")
     for line in _deviations(found.predicted, names):
         screen.say(line)
     screen.say(f"Tables:  {found.folder}")

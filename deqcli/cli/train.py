@@ -99,12 +99,11 @@ def _show_run(screen: Screen, run: Run) -> None:
 
 def _verdicts(results: dict[str, float | int | None]) -> list[str]:
     """The conclusions of Theorem 1 at the logged steps, one line each, and the linear rate beside its promises."""
-    rates = [_rate(results, name) for name in ("rate_measured", "rate_theorem", "rate_kernel")]
     return [
         _verdict(results, "(i)   ||W||_2 < 1", "largest upper bound", "max_spectral_norm_upper"),
         _verdict(results, "(ii)  lambda_tau > lambda_0/2", "least lambda_tau/lambda_0", "min_lambda_ratio"),
         _verdict(results, "(iii) loss <= loss_bound", "largest loss/loss_bound", "max_loss_over_bound"),
-        "linear rate: log(loss) falls by {} a step; by Theorem 1 at least {}, by the kernel {}".format(*rates),
+        _rates(results),
     ]
 
 
@@ -121,12 +120,16 @@ def _verdict(results: dict[str, float | int | None], claim: str, what: str, name
 
     value, step = results[name], results[f"{name}_step"]
     if value is None:
-        return f"{claim}: nothing to show ({what} is not defined)"
+        why = "lambda_0 is 0" if results["lambda_0"] == 0 else f"{what} is not defined"
+        return f"{claim}: nothing to show ({why})"
     verdict = "held" if HELD[name](value) else "not shown"
     return f"{claim}: {verdict} at every logged step ({what} {number(value)}, at step {step})"
 
 
-def _rate(results: dict[str, float | int | None], name: str) -> str:
+def _rates(results: dict[str, float | int | None]) -> str:
     from deqcli.show.console import number
 
-    return number(results[name], 4)
+    if results["rate_measured"] is None:
+        return "linear rate: nothing to show (there is no step to measure it by)"
+    measured, theorem, kernel = (number(results[f"rate_{name}"], 4) for name in ("measured", "theorem", "kernel"))
+    return f"linear rate: log(loss) falls by {measured} a step; by Theorem 1 at least {theorem}, by the kernel {kernel}"

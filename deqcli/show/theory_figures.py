@@ -49,7 +49,7 @@ def _kernel(rows: pd.DataFrame) -> str:
 
 def _what(rows: pd.DataFrame, measured: Path | None) -> str:
     if measured is not None:
-        return " (thin) and measured"
+        return " (thin) and measured, band from least to greatest seed"
     return "; band from 5 to 95 % of draws, thin: their median" if rows["loss_low"].notna().any() else ""
 
 
@@ -81,6 +81,7 @@ def _directions(axes: Axes, rows: pd.DataFrame) -> None:
             share = means[column].cumsum() / means[column].sum()
             axes.plot(means["eigenvalue"], share, color=shade, linestyle=style, linewidth=1.0)
     axes.set_xscale("log")
+    axes.set_xlim(*_decades(axes.get_xlim()))
     axes.set_xlabel("eigenvalue of the kernel")
     axes.set_ylabel("share of the loss below it\n(dotted: step 0)")
 
@@ -98,6 +99,12 @@ def draw_depth(folder: Path) -> Sequence[str]:
         return save(figure, folder, "depth")
 
 
+def _decades(limits: tuple[float, float]) -> tuple[float, float]:
+    """Limits at whole decades, which have labels."""
+    low, high = limits
+    return 10.0 ** math.floor(math.log10(low)), 10.0 ** math.ceil(math.log10(high))
+
+
 def _quantity(axes: Axes, rows: pd.DataFrame, label: str) -> None:
     """One quantity against depth, on a logarithmic scale, with its bound."""
     thick_lines(axes, rows[rows["value"] > 0], "depth", "value", at="depth")
@@ -105,7 +112,6 @@ def _quantity(axes: Axes, rows: pd.DataFrame, label: str) -> None:
         bound = own.groupby("depth")["bound"].mean()
         axes.plot(bound.index, bound, color=shade, linestyle=":", linewidth=THIN, zorder=1)
     axes.set_yscale("log")
-    low, high = axes.get_ylim()
-    axes.set_ylim(10.0 ** math.floor(math.log10(low)), 10.0 ** math.ceil(math.log10(high)))  # decades have labels
+    axes.set_ylim(*_decades(axes.get_ylim()))
     axes.set_xlabel("depth $l$")
     axes.set_ylabel(label)

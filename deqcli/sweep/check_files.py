@@ -12,7 +12,7 @@ from deqcli.runs.folder import COMPLETE, FAILED, Manifest, Status, read_manifest
 from deqcli.runs.records import CERTIFICATE_COLUMNS, RUN_KEYS, Row, csv_text
 from deqcli.runs.signals import StopSignals
 from deqcli.sweep.checks import CheckedDraw, CheckOptions, Finish, Measured, check_draws
-from deqcli.sweep.suggestions import SCALES, WIDTH, Suggestion, suggest
+from deqcli.sweep.suggestions import SCALES, SIGMA, WIDTH, Suggestion, suggest
 from deqcli.sweep.tables import write_tables
 from deqcli.theory.depth import TIED, UNTIED, Rate, rates_over_width
 
@@ -60,7 +60,7 @@ def _write(folder: Path, recipe: Recipe, draws: list[CheckedDraw], suggestion: S
     tables |= {name: files.recipe_text(suggested) for name, suggested in suggestion.recipes.items()}
     status: Status = FAILED if any(each.error for each in draws) else COMPLETE
     note = Manifest(kind="check", id=recipe.sweep_id, recipe=recipe.name, status=status)
-    return write_tables(folder, note, recipe, tables, status, finish, [*TABLES, SCALES, WIDTH])
+    return write_tables(folder, note, recipe, tables, status, finish, [*TABLES, SCALES, SIGMA, WIDTH])
 
 
 def _draws(draws: Sequence[CheckedDraw]) -> str:

@@ -40,13 +40,13 @@ class Predictions:
     figures: list[Path]
 
 
-def predict_folder(out: Path, recipe: Recipe, kernel: str) -> Path:
-    """<out>/<name>/predictions/<sweep_id>-<kernel>."""
-    return out / recipe.name / "predictions" / _identity(recipe, kernel)
+def predict_folder(out: Path, recipe: Recipe, options: PredictOptions) -> Path:
+    """<out>/<name>/predictions/<sweep_id>-<kernel>, with -against where runs are put beside it."""
+    return out / recipe.name / "predictions" / _identity(recipe, options)
 
 
-def _identity(recipe: Recipe, kernel: str) -> str:
-    return f"{recipe.sweep_id}-{kernel}"
+def _identity(recipe: Recipe, options: PredictOptions) -> str:
+    return f"{recipe.sweep_id}-{options.kernel}" + ("" if options.against is None else "-against")
 
 
 def predict(recipe: Recipe, out: Path, options: PredictOptions) -> Predictions:
@@ -54,8 +54,8 @@ def predict(recipe: Recipe, out: Path, options: PredictOptions) -> Predictions:
 
     Raises: Refused, NumericalFailure (no kernel, no learning rate), CorruptArtefact, FolderInUse, Interrupted.
     """
-    folder = predict_folder(out, recipe, options.kernel)
-    read_manifest(folder, "prediction", _identity(recipe, options.kernel))
+    folder = predict_folder(out, recipe, options)
+    read_manifest(folder, "prediction", _identity(recipe, options))
     with StopSignals().installed():
         predicted = list(predictions(recipe, options))
         figures = _write(folder, recipe, predicted, options)
@@ -65,7 +65,7 @@ def predict(recipe: Recipe, out: Path, options: PredictOptions) -> Predictions:
 def _write(folder: Path, recipe: Recipe, predicted: Sequence[Predicted], options: PredictOptions) -> list[str]:
     """Write the tables that there is something to say in, then the figures; the names of these."""
     tables = {name: text for name, make in TABLES.items() if (text := make(predicted, options)) is not None}
-    note = Manifest(kind="prediction", id=_identity(recipe, options.kernel), recipe=recipe.name, status=COMPLETE)
+    note = Manifest(kind="prediction", id=_identity(recipe, options), recipe=recipe.name, status=COMPLETE)
     draw = partial(_finish, options)
     return write_tables(folder, note, recipe, tables, COMPLETE, draw, TABLES)
 

@@ -22,19 +22,22 @@ SCALELESS = ("assumption_1", "assumption_2_norms", "assumption_2_parallel", "wel
 """Inequalities that neither readout_scale nor label_scale enters."""
 
 SIGMA_W_SQ = (0.08, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001)
-"""Tried below the recipe's own."""
+"""Tried below the recipe's own where that makes W(0) too large."""
+
+SMALL_SIGMA_W_SQ = 0.005
+"""Shown beside it otherwise: the smaller W, the larger the scales."""
 
 LARGEST_SCALE = 1e10
 GROWTH = 1.5
 LARGEST, LARGEST_DRAWN = 2**53, 20_000
 """Widths that a recipe can have, and that networks are drawn of in the search for one."""
 
-SMALLEST_FACTOR, SMALLEST_SCALE = 1e-12, 1e-100
+SMALLEST_FACTOR, SMALLEST_SCALE = 1e-40, 1e-100
 MARGIN = 0.99
 TRIES, GROWN = 6, 2.5
 
 
-SCALES, WIDTH = "suggested.yaml", "suggested-width.yaml"
+SCALES, SIGMA, WIDTH = "suggested.yaml", "suggested-sigma.yaml", "suggested-width.yaml"
 
 
 @dataclass(frozen=True)
@@ -55,28 +58,42 @@ def suggest(recipe: Recipe, draws: Sequence[CheckedDraw], options: CheckOptions)
     if all(not each.failed and each.error is None for each in draws):
         return Suggestion(["Every inequality holds as it is; nothing is to be changed."])
     found, quiet = Suggestion(), replace(options, depth=None, on_draw=lambda _: None)
-    _suggest_scales(recipe, draws, quiet, found)
+    fitting = _fitting(recipe, draws, quiet, found.sentences)
+    if fitting is None:
+        found.sentences.append("No scales were found: see above what stands in the way at each width.")
+    else:
+        _suggest_scales(SCALES, *fitting, quiet, found)
+        _suggest_sigma(fitting[0], quiet, found)
     _suggest_width(recipe, quiet, found)
     return found
 
 
-def _suggest_scales(recipe: Recipe, draws: Sequence[CheckedDraw], options: CheckOptions, found: Suggestion) -> None:
-    fitting = _fitting(recipe, draws, options, found.sentences)
-    if fitting is None:
-        found.sentences.append("No scales were found: see above what stands in the way at each width.")
-        return
-    base, initials = fitting
-    factor = _largest_factor(initials)
+def _suggest_sigma(base: Recipe, options: CheckOptions, found: Suggestion) -> None:
+    """The larger scales that a smaller W allows."""
+    if SCALES in found.recipes and base.model.sigma_w_sq > SMALL_SIGMA_W_SQ:
+        smaller = _with_sigma(base, SMALL_SIGMA_W_SQ)
+        drawn = _draws(smaller, options)
+        if not any(map(_beyond_scales, drawn)):
+            _suggest_scales(SIGMA, smaller, [each.initial for each in drawn if each.initial], options, found)
+
+
+def _suggest_scales(
+    name: str, base: Recipe, initials: Sequence[Initial], options: CheckOptions, found: Suggestion
+) -> None:  # fmt: skip
+    """The largest scales at which every inequality holds for these draws."""
+    smallest = max(SMALLEST_FACTOR, SMALLEST_SCALE / min(base.model.readout_scale, base.data.label_scale))
+    factor = _largest_factor(initials, smallest)
     for _ in range(TRIES):
-        scaled = _scaled(base, factor)
-        if min(scaled.model.readout_scale, scaled.data.label_scale) < SMALLEST_SCALE:
+        if factor < smallest:
             break
+        scaled = _scaled(base, factor)
         if _passes(scaled, options):
-            found.recipes[SCALES] = scaled
+            found.recipes[name] = scaled
             found.sentences.append(_scales_sentence(scaled))
             return
         factor = _two_digits(factor / 2)
-    found.sentences.append(f"No scales were found: down to {SMALLEST_FACTOR:g} times the recipe's, inequalities fail.")
+    failing = ", ".join(_failing(initials, smallest)) or "some inequality, once drawn,"
+    found.sentences.append(f"No scales were found: at {smallest:g} times the recipe's, {failing} still fails.")
 
 
 def _scales_sentence(recipe: Recipe) -> str:
@@ -155,15 +172,15 @@ def _beyond_scales(drawn: CheckedDraw) -> str | None:
     return f"{where}: {failed[0].name} fails, {failed[0].lhs:.6g} against {failed[0].rhs:.6g}" if failed else None
 
 
-def _largest_factor(initials: Sequence[Initial]) -> float:
+def _largest_factor(initials: Sequence[Initial], smallest: float) -> float:
     """The largest common factor of readout_scale and label_scale at which every inequality holds, to two digits.
 
     Scaling a and y alike scales ||a(0)|| and ||e(0)|| and nothing else, so every slack at a fixed radius falls with it.
     """
-    low, high = math.log(SMALLEST_FACTOR), 0.0
+    low, high = math.log(smallest), 0.0
     if _all_hold(initials, 1.0):  # only the learning rate was in the way
         return 1.0
-    if not _all_hold(initials, SMALLEST_FACTOR):
+    if not _all_hold(initials, smallest):
         return 0.0
     while high - low > 1e-3:
         middle = (low + high) / 2
@@ -178,15 +195,20 @@ def _two_digits(value: float) -> float:
 
 
 def _all_hold(initials: Sequence[Initial], factor: float) -> bool:
-    scaled = [
-        replace(
+    return not any(True for _ in _failing(initials, factor))
+
+
+def _failing(initials: Sequence[Initial], factor: float) -> Iterator[str]:
+    """Each inequality that fails with both scales times a factor, with its slack."""
+    for each in initials:
+        scaled = replace(
             each,
             safe=replace(each.safe, norm_a=factor * each.safe.norm_a, norm_e=factor * each.safe.norm_e),
             scales=replace(each.scales, readout_scale=factor * each.scales.readout_scale),
         )
-        for each in initials
-    ]
-    return all(row.holds or row.about_a_limit for each in scaled for row in certify(each, _rate(each)))
+        for row in certify(scaled, _rate(scaled)):
+            if not (row.holds or row.about_a_limit):
+                yield f"{row.name} (slack {row.slack or 0.0:.3g})"
 
 
 def _rate(initial: Initial) -> float | None:
@@ -196,9 +218,9 @@ def _rate(initial: Initial) -> float | None:
 
 
 def _scaled(recipe: Recipe, factor: float) -> Recipe:
-    """The recipe with both scales times a factor, and the learning rate of (10)."""
+    """The recipe with both scales times a factor, and the learning rate of (10) in a precision that shows its steps."""
     scales = (float(f"{factor * scale:.12g}") for scale in (recipe.model.readout_scale, recipe.data.label_scale))
-    train = recipe.train.model_copy(update={"learning_rate": "theorem"})
+    train = recipe.train.model_copy(update={"learning_rate": "theorem", "dtype": "float64", "tf32": False})
     return _with_scales(recipe, *scales).model_copy(update={"train": train})
 
 
@@ -221,7 +243,9 @@ def _suggest_width(recipe: Recipe, options: CheckOptions, found: Suggestion) -> 
     """The smallest width at which Condition 1 is expected at the recipe's scales, drawn where that is possible."""
     dataset, model = recipe.data.load(), recipe.model
     if model.sigma_w_sq >= 0.125:
-        found.sentences.append("No width: at sigma_w_sq of 1/8 or more the norm of W(0) does not stay below 1.")
+        found.sentences.append(
+            "No width is expected to do: at sigma_w_sq of 1/8 or more the norm of W(0) does not stay below 1."
+        )
         return
     X, y = tensors(dataset)
     population = Population.of(X, model.sigma_w_sq, ACTIVATIONS[model.activation], model.readout_scale)
@@ -229,8 +253,8 @@ def _suggest_width(recipe: Recipe, options: CheckOptions, found: Suggestion) -> 
     limit = expected.limit_of_9
     if not limit > 1:
         found.sentences.append(
-            f"No width: with model.readout_scale {model.readout_scale:g} the slack of (9 with 8) tends to {limit:.3g} "
-            f"as the width grows; it passes 1 below a readout_scale of {model.readout_scale * math.sqrt(limit):.3g}."
+            f"No width is expected to do: with model.readout_scale {model.readout_scale:g} the slack of (9 with 8) "
+            f"tends to {limit:.3g}; it passes 1 below a readout_scale of {model.readout_scale * math.sqrt(limit):.3g}."
         )
         return
     width = _expected_width(expected)

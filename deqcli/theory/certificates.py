@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from deqcli.theory import condition, sharper
-from deqcli.theory.initial import Initial
+from deqcli.theory.initial import Initial, marked
 from deqcli.theory.statement import Certificate, Statement, of_lambda_0, of_the_rate, row, to_three_halves
 
 PAPER = "Ling et al. 2023"
@@ -200,6 +200,4 @@ def certify(initial: Initial, learning_rate: float | None) -> list[Certificate]:
 
 def _marked(certificate: Certificate, outside: dict[str, str]) -> Certificate:
     missing = [outside[name] for name in certificate.assumes if name in outside]
-    if not missing:
-        return certificate
-    return replace(certificate, source=f"{certificate.source}; outside its hypotheses: {', '.join(missing)}")
+    return replace(certificate, source=marked(certificate.source, missing))

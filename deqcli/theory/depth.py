@@ -16,7 +16,7 @@ from deqcli.deq.layers import tied_layers, untied_layers
 from deqcli.deq.precision import UNIT_ROUNDOFF
 from deqcli.deq.spectral import gram
 from deqcli.theory.draw import SolvedDraw
-from deqcli.theory.initial import Initial
+from deqcli.theory.initial import Initial, marked
 from deqcli.theory.population import Population
 
 PAPER = "Ling et al. 2023"
@@ -36,19 +36,20 @@ ROUNDING = 1e-11
 
 @dataclass(frozen=True)
 class DepthRow:
-    """One quantity at one depth, with the bound that the theory gives for it."""
+    """One quantity at one depth, the bound that the theory gives for it, and the hypothesis that is not met."""
 
     depth: int
     quantity: str
     value: float
     bound: float
+    outside: str | None = None
 
     def row(self) -> dict[str, object]:
         """The columns of depth.csv that are about the quantity."""
         return {
             "depth": self.depth,
             "quantity": self.quantity,
-            "source": SOURCES[self.quantity],
+            "source": marked(SOURCES[self.quantity], [self.outside] if self.outside else []),
             "value": self.value,
             "bound": self.bound,
         }
@@ -92,7 +93,8 @@ def depth_rows(draw: SolvedDraw, drawn: Draw, initial: Initial, depth: int) -> I
             UNTIED: _distance(gram(untied) / m, K_l),
         }
         limits = bounds(initial, level)
-        yield from (DepthRow(level, quantity, value, limits[quantity]) for quantity, value in found.items())
+        outside = initial.outside.get("assumption_1")
+        yield from (DepthRow(level, quantity, value, limits[quantity], outside) for quantity, value in found.items())
 
 
 def _distance(A: Float64[Tensor, "n n"], B: Float64[Tensor, "n n"]) -> float:

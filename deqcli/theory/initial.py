@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -124,6 +125,11 @@ def measure_initial(draw: SolvedDraw, scales: Scales) -> Initial:
     return _Measurement(draw, scales).initial()
 
 
+def marked(source: str, missing: Sequence[str]) -> str:
+    """The source of a statement, with the hypotheses that the draw does not meet."""
+    return f"{source}; outside its hypotheses: {', '.join(missing)}" if missing else source
+
+
 class _Measurement:
     """The parts of a measurement, each computed once."""
 
@@ -202,7 +208,7 @@ class _Measurement:
             norm_x=c.norm_x * (1 + (n * d + 4) * u) * ENLARGED,
             norm_e=self._norm_e_upper() * ENLARGED,
             norm_deviation=c.norm_deviation + (d + 4) * u,
-            largest_cosine=c.largest_cosine + (d + 8) * u if n > 1 else 0.0,
+            largest_cosine=c.largest_cosine + (2 * d + 8) * u if n > 1 else 0.0,
             lambda_0=0.0 if self.error_bound is None else self._lambda_0_lower(self.error_bound) / ENLARGED,
             lambda_star=self._lambda_star_upper(),
         )
