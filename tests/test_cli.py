@@ -195,7 +195,7 @@ def test_check_init_json_has_depths_rates_and_suggestion() -> None:
     assert {rate["against"] for rate in document["rates"]} == {"width"}
     names = ("suggested.yaml", "suggested-sigma.yaml")
     assert document["suggestion"]["recipes"] == [str(folder / name) for name in names]
-    assert len(document["suggestion"]["sentences"]) == 2
+    assert len(document["suggestion"]["sentences"]) == 3
     assert document["figures"] == [f"{folder}/figures/depth.png", f"{folder}/figures/depth.svg"]
 
 

@@ -20,7 +20,7 @@ from tests.runs import SMALL
 from tests.test_cli import call
 from tests.training import shapes_unchecked
 
-SCALES, WIDTH = "suggested.yaml", "suggested-width.yaml"
+SCALES, SIGMA, WIDTH = "suggested.yaml", "suggested-sigma.yaml", "suggested-width.yaml"
 SMALL_SCALES = [
     "data={kind: sphere, num_samples: 3, input_dim: 20, label_scale: 0.0005}", "model.readout_scale=0.002",
     "model.sigma_w_sq=0.005", "train.learning_rate=theorem",
@@ -118,7 +118,8 @@ def test_a_smaller_w_allows_larger_scales(given: list[str]) -> None:
     _, recipes = suggested(*given)
     assert failing(recipes[SIGMA]) == set()
     assert content(recipes[SIGMA])["model"]["sigma_w_sq"] == 0.005
-    assert scales_of(recipes[SIGMA]) > tuple(3 * scale for scale in scales_of(recipes[SCALES]))
+    pairs = zip(scales_of(recipes[SIGMA]), scales_of(recipes[SCALES]), strict=True)
+    assert all(larger > 2 * smaller for larger, smaller in pairs)
 
 
 def test_a_w_that_is_small_already_is_left_alone() -> None:
@@ -182,9 +183,8 @@ def test_more_samples_than_units_get_a_larger_width(samples: int) -> None:
 def test_a_w_that_is_too_large_gets_a_smaller_one(s: str) -> None:
     sentences, recipes = suggested(f"model.sigma_w_sq={s}", "--widths", "32")
     assert sentences[0].startswith(f"model.sigma_w_sq {float(s):g}: width 32")
-    assert (
-        sentences[-1]
-        == "No width is expected to do: at sigma_w_sq of 1/8 or more the norm of W(0) does not stay below 1."
+    assert sentences[-1].startswith(
+        "No width is expected to do: at sigma_w_sq of 1/8 or more the norm of W(0) does not"
     )
     assert content(recipes[SCALES])["model"]["sigma_w_sq"] == 0.08
     assert failing(recipes[SCALES]) == set()
