@@ -85,8 +85,13 @@ class Problem:
         if self.rate is not None:
             return self.rate
         X, _ = self.data
-        network = Network(self.params.trainable_copy(), X, component(self.recipe))
+        network = Network(trainable_copy(self.params), X, component(self.recipe))
         network.solve_equilibrium()
         network.solve_adjoint()
         H = empirical_ntk(network, gram(network.Z), gram(X))
         return self.factor / spectral_norm(H)[0]
+
+
+def trainable_copy(params: Params) -> Params:
+    """The same numbers for a network to train: copies of W and a, and U itself, which it leaves alone."""
+    return Params(params.W.clone(), params.U, params.a.clone())

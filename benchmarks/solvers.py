@@ -11,6 +11,7 @@ import torch
 from pydantic import TypeAdapter
 from torch import Tensor
 
+from benchmarks.problem import trainable_copy
 from benchmarks.tables import Row, publish, say
 from deqcli.deq.activations import ACTIVATIONS
 from deqcli.deq.kinds import SolverOptions
@@ -56,7 +57,7 @@ def solved(draw: Draw, kind: str, dtype: torch.dtype, X: Tensor) -> Row:
     solver: Solver = TypeAdapter(SolverOptions).validate_python(
         {"kind": kind, "tolerance": TOLERANCE[dtype], "max_iterations": 500}
     )
-    params = draw.params.to(dtype).trainable_copy()
+    params = trainable_copy(draw.params.to(dtype))
     network = Network(params, X.to(dtype), Component(ACTIVATIONS["relu"], solver))
     cold, ms = _timed(network)
     e = network.prediction_error(torch.ones(N, dtype=dtype))
