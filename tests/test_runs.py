@@ -38,7 +38,9 @@ SPECTRAL = (
     "pl_ratio,distance_w,distance_u,distance_a,loss_bound,loss_predicted"
 )
 CERTIFICATES = "run_id,recipe,dataset,activation,width,seed,certificate,source,lhs,rhs,slack,holds,repaired_by_width"
-PREDICTION = "run_id,recipe,dataset,activation,width,seed,kernel,learning_rate,step,time,loss,loss_low,loss_median,loss_high"
+PREDICTION = (
+    "run_id,recipe,dataset,activation,width,seed,kernel,learning_rate,step,time,loss,loss_low,loss_median,loss_high"
+)
 TIMING = "run_id,step,seconds,forward_seconds,adjoint_seconds"
 
 
