@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 from deqcli.cli.main import app
 from deqcli.recipe.library import shipped_recipes
 from tests.runs import SMALL
+from tests.training import shapes_unchecked
 
 RUNNER = CliRunner()
 COMMANDS = (
@@ -386,7 +387,8 @@ def test_a_draw_without_the_learning_rate_asked_for_is_a_finding() -> None:
 
 def test_draws_that_cannot_be_measured_leave_the_others() -> None:
     given = ["model.sigma_w_sq=0.9", "data.num_samples=1", "--widths", "1", "--seeds", "0,1"]
-    code, out, err = call("check-init", "small.yaml", *given, "--json")
+    with shapes_unchecked():  # 20,000 iterations
+        code, out, err = call("check-init", "small.yaml", *given, "--json")
     draws = json.loads(out)["draws"]
     assert code == 3
     assert {draw["status"] for draw in draws} == {"complete", "failed"}
