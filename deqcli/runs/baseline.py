@@ -51,9 +51,9 @@ def solve(spec: RunSpec, params: Params, X: Tensor, y: Tensor) -> SolvedDraw:
     return SolvedDraw.of(params, X, y, component(spec))
 
 
-def measure(spec: RunSpec, solved: SolvedDraw) -> Initial:
-    """What the theory asks of a draw. Raises: NumericalFailure."""
-    return measure_initial(solved, scales(spec))
+def measure(spec: RunSpec, solved: SolvedDraw, against_limit: bool = False) -> Initial:
+    """What the theory asks of a draw, beside H_inf where that is asked for. Raises: NumericalFailure."""
+    return measure_initial(solved, scales(spec), against_limit)
 
 
 def scales(spec: RunSpec) -> Scales:

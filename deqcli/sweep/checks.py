@@ -110,7 +110,7 @@ def _check_draw(spec: RunSpec, dataset: Dataset, device: torch.device, depth: in
     X, y = tensors(dataset)
     try:
         solved = solve(spec, draw(spec, dataset.input_dim, device), X, y)
-        initial = measure(spec, solved)
+        initial = measure(spec, solved, against_limit=True)
         levels = [] if depth is None else _depths(spec, solved, initial, depth)
     except NumericalFailure as error:
         return CheckedDraw(spec, error=str(error))

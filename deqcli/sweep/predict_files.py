@@ -11,7 +11,7 @@ from pathlib import Path
 from deqcli.recipe.schema import Recipe
 from deqcli.runs import files
 from deqcli.runs.folder import COMPLETE, Manifest, read_manifest
-from deqcli.runs.predicted import prediction_keys, prediction_rows
+from deqcli.runs.predicted import OF_DRAW, prediction_keys, prediction_rows
 from deqcli.runs.records import PREDICTION_COLUMNS, RUN_KEYS, Row, csv_text
 from deqcli.runs.signals import StopSignals
 from deqcli.sweep.against import Comparison
@@ -77,7 +77,7 @@ def _finish(options: PredictOptions, folder: Path) -> Sequence[str]:
 def keys(each: Predicted) -> dict[str, object]:
     """What a row is of; beside a measured run it is of that run, whatever the kernel."""
     if each.comparison is not None:
-        return prediction_keys(each.spec, "H(0)") | {"kernel": each.kernel}
+        return prediction_keys(each.spec, OF_DRAW) | {"kernel": each.kernel}
     return prediction_keys(each.spec, each.kernel)
 
 

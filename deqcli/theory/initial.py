@@ -116,13 +116,13 @@ class Initial:
         return {name: sentence for name, (fails, sentence) in found.items() if fails}
 
 
-def measure_initial(draw: SolvedDraw, scales: Scales) -> Initial:
-    """Measure what Assumptions 1 and 2, Theorems 1 and 2 are about.
+def measure_initial(draw: SolvedDraw, scales: Scales, against_limit: bool = True) -> Initial:
+    """Measure what Assumptions 1 and 2, Theorems 1 and 2 are about; `against_limit` compares H(0) with H_inf as well.
 
     G = Z^T Z, lambda_0 = lambda_min(G), lambda_star = lambda_min(K), H(0) from V; norms of W and U with upper bounds.
     Source: Ling et al. 2023, sections 2 and 3.
     """
-    return _Measurement(draw, scales).initial()
+    return _Measurement(draw, scales, against_limit).initial()
 
 
 def marked(source: str, missing: Sequence[str]) -> str:
@@ -133,8 +133,8 @@ def marked(source: str, missing: Sequence[str]) -> str:
 class _Measurement:
     """The parts of a measurement, each computed once."""
 
-    def __init__(self, draw: SolvedDraw, scales: Scales) -> None:
-        self.draw, self.scales = draw, scales
+    def __init__(self, draw: SolvedDraw, scales: Scales, against_limit: bool) -> None:
+        self.draw, self.scales, self.against_limit = draw, scales, against_limit
         activation = draw.network.activation
         self.population = Population.of(draw.X, scales.sigma_w_sq, activation, scales.readout_scale)
         self.m, self.n = draw.Z.shape
@@ -165,16 +165,13 @@ class _Measurement:
         own = Spectra(eigenvalues(G), torch.from_numpy(self.kernel.eigenvalues))
         try:
             K = self.population.gram()
-            limit = self.population.ntk(K, m)
+            limit = self.population.ntk(K, m) if self.against_limit else None
         except NumericalFailure:
             return own
-        return replace(
-            own,
-            population_gram=eigenvalues(m * K),
-            population_ntk=eigenvalues(limit),
-            gram_deviation=_deviation(G / m, K),
-            ntk_deviation=_deviation(H, limit),
-        )
+        found = replace(own, population_gram=eigenvalues(m * K), gram_deviation=_deviation(G / m, K))
+        if limit is None:
+            return found
+        return replace(found, population_ntk=eigenvalues(limit), ntk_deviation=_deviation(H, limit))
 
     @cached_property
     def computed(self) -> Sizes:
