@@ -49,7 +49,7 @@ def refusal(text: str, *overrides: str, memory: int = ENOUGH) -> list[str]:
 
 WORDS = {
     "SECTIONS": "name (required), data (required), model (required), solver (optional), train (optional), "
-    "log (optional), sweep (optional)",
+    "log (optional), sweep (optional), execution (optional)",
     "DIGITS": "kind (required), label_scale (1.0), num_samples (required), classes ([0, 1]), labels ('class'), "
     "seed (0)",
     "SPHERE": "kind (required), label_scale (1.0), num_samples (required), input_dim (required), labels ('gaussian'), "
@@ -165,8 +165,8 @@ MISTAKES = r"""
 : 2:52: data.classes is not known; known here: $SPHERE
 : 3:16: model.width must be a whole number, at least 1, got 0
 | - name: a
-: 1:1: a recipe is a mapping with the keys name, data, model, solver, train, log, sweep; got [{"name": "a"}]
-| quickstart  : 1:1: a recipe is a mapping with the keys name, data, model, solver, train, log, sweep; got 'quickstart'
+: 1:1: a recipe is a mapping with the keys name, data, model, solver, train, log, sweep, execution; got [{"name": "a"}]
+| quickstart  : 1:1: a recipe is a mapping with the keys name, data, model, solver, train, log, sweep, execution; got 'quickstart'
 | *a  : 1:1: aliases are not allowed (*a)
 $ =3  > 1:1: '=3' $FORM
 $ train.steps  > 1:1: 'train.steps' $FORM
@@ -177,7 +177,7 @@ $ train={steps: 3, seeed: 4}  > 1:18: train.seeed is not known; did you mean `se
 $ train.stesp=3  > 1:1: train.stesp is not known; did you mean `steps`? known here: $TRAIN
 $ seed=3  > 1:1: seed is not known; did you mean `data.seed`? known here: $SECTIONS
 $ solver.kind=anderson; solver.forcing=0.5  > 2:1: solver.forcing is not known; known here: $ANDERSON
-$ newsection.x=1  > 1:1: newsection is not known; known here: $SECTIONS
+$ nowhere.x=1  > 1:1: nowhere is not known; known here: $SECTIONS
 $ model.widht.x=3  > 1:1: model.widht is not known; did you mean `width`? known here: $MODEL
 $ model.width.x=3  > 1:1: model.width.x is not known: model.width has no keys
 $ train.steps=9007199254740993

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path as FilePath
 from typing import Any
@@ -10,12 +11,16 @@ from typing import Any
 from pydantic import ValidationError
 
 from deqcli.options import Contradiction
+from deqcli.recipe.axes import OF_THEIR_OWN, Value, value_at, with_values
 from deqcli.recipe.memory import too_large
 from deqcli.recipe.reading import Document, Path, Place, dotted
-from deqcli.recipe.schema import Recipe, contradictions
+from deqcli.recipe.schema import SECTIONS, Recipe, RunSpec, contradictions
 from deqcli.recipe.wording import has_part, has_parts, missing_key, recipe_schema, show, unknown_key, wrong_value
 
 MOST_MISTAKES = 1000
+
+Context = dict[str, str]
+"""What validators may ask: `folder`, where the recipe lies."""
 
 
 def check(document: Document, folder: FilePath, memory: int | None, alone: bool) -> Recipe | None:
@@ -39,17 +44,92 @@ def check(document: Document, folder: FilePath, memory: int | None, alone: bool)
         if repaired is None:
             return None
         recipe = repaired
-    recipe = recipe.alone() if alone else recipe
-    for found in (*contradictions(recipe), *too_large(recipe, memory)):
+    recipe = recipe.alone() if alone else check_axes(document, recipe, refused, context)
+    for found in _contradictions(recipe, memory):
         if not _touches(found, refused):
             _contradict(document, found)
     return recipe
 
 
+def check_axes(document: Document, recipe: Recipe, refused: set[Path], context: Context) -> Recipe:
+    """The recipe with the values of `sweep.over` as their keys take them; axes with mistakes are noted and left out."""
+    over: dict[str, list[Value]] = {}
+    base = {name: each for name, each in document.value.items() if name in RunSpec.model_fields}
+    for key, values in recipe.sweep.over.items():
+        path = ("sweep", "over", key)
+        taken, before = list[Value](), len(document.mistakes)
+        if why := _no_axis(key):
+            _blame(document, path, why)
+        else:
+            taken = _values_of_axis(document, path, values, _pruned(base, (), refused), context)
+        if len(document.mistakes) > before:
+            refused.add(path)
+        elif twice := sorted({show(each) for each in taken if taken.count(each) > 1}):
+            _blame(document, path, f"{key} has {', '.join(twice)} twice")
+        else:
+            over[key] = taken
+    return recipe.model_copy(update={"sweep": recipe.sweep.model_copy(update={"over": over})})
+
+
+def _no_axis(key: str) -> str | None:
+    if key in OF_THEIR_OWN:
+        return f"{key} is swept over by {OF_THEIR_OWN[key]}"
+    known = [name for name in SECTIONS if name in RunSpec.model_fields]
+    if key.partition(".")[0] in known and key.count(".") == 1:
+        return None
+    return f"{show(key)} is no axis; one is a key of {', '.join(known)}, such as model.sigma_w_sq"
+
+
+def _values_of_axis(
+    document: Document, path: Path, values: Sequence[Value], base: Any, context: Context
+) -> list[Value]:
+    """What the key of an axis makes of each value, all mistakes noted; a key that is not known is named once."""
+    key, taken = str(path[-1]), list[Value]()
+    for index, value in enumerate(values):
+        attempt = Document("", with_values(base, {key: value}), values={tuple(key.split(".")): Place("")})
+        try:
+            taken.append(value_at(Recipe.model_validate(attempt.value, context=context), key))
+        except ValidationError as error:
+            _note(attempt, error)
+            for mistake in attempt.mistakes:
+                _blame(document, (*path, index), mistake.message)
+            if any(problem["type"] == "extra_forbidden" for problem in error.errors()):
+                break
+    return taken
+
+
+def _blame(document: Document, path: Path, message: str) -> None:
+    document.blame(_place(document, document.values, path), f"sweep.over: {message}", dotted(path))
+
+
+def _contradictions(recipe: Recipe, memory: int | None) -> list[Contradiction]:
+    """Those of the recipe; with further axes, those of the first combination that has any."""
+    own = [replace(each, keys=tuple(f"sweep.{key}" for key in each.keys)) for each in recipe.sweep.contradictions()]
+    for variant in [recipe.over_nothing()] if own else recipe.variants:
+        if found := [*contradictions(variant), *too_large(variant, memory)]:
+            return own + [_of_combination(recipe, variant, each) for each in found]
+    return own
+
+
+def _of_combination(recipe: Recipe, variant: Recipe, found: Contradiction) -> Contradiction:
+    """A contradiction in which axes take part is told with their values, at the axis."""
+    values = {key: value_at(variant, key) for key in recipe.axes if key in found.keys}
+    if not values:
+        return found
+    keys = tuple(f"sweep.over.{key}" if key in values else key for key in found.keys)
+    return Contradiction(keys, f"{found.message} (with {', '.join(f'{key} {show(values[key])}' for key in values)})")
+
+
 def _touches(found: Contradiction, refused: Iterable[Path]) -> bool:
     """Whether a contradiction rests on a value that was refused, and may be none without it."""
-    paths = [tuple(key.split(".")) for key in found.keys]
+    paths = [_path_of(key) for key in found.keys]
     return any(_within(part, each) or _within(each, part) for part in paths for each in refused)
+
+
+def _path_of(key: str) -> Path:
+    """Where a dotted key stands; that of an axis is one word below `sweep.over`."""
+    axis = key.removeprefix("sweep.over.")
+    return ("sweep", "over", axis) if axis != key else tuple(key.split("."))
 
 
 def _within(path: Path, section: Path) -> bool:
@@ -118,7 +198,7 @@ def _value_at(value: Any, path: Path) -> object:
     return value
 
 
-def _validated_without(value: object, refused: set[Path], context: dict[str, str]) -> Recipe | None:
+def _validated_without(value: object, refused: set[Path], context: Context) -> Recipe | None:
     """The recipe that is left without the refused keys, None where it needs them."""
     try:
         return Recipe.model_validate(_pruned(value, (), refused), context=context)
@@ -137,6 +217,6 @@ def _pruned(value: object, path: Path, refused: set[Path]) -> object:
 
 def _contradict(document: Document, found: Contradiction) -> None:
     """Note a contradiction at the first of its keys that the text gives."""
-    paths: list[Path] = [tuple(key.split(".")) for key in found.keys]
+    paths = [_path_of(key) for key in found.keys]
     given = next((path for path in paths if path in document.values), paths[0])
     document.blame(_place(document, document.values, given), f"{found.keys[0]}: {found.message}", found.keys[0])

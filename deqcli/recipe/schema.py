@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
+import math
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import Annotated, Literal
+from itertools import product
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
@@ -19,6 +21,8 @@ from deqcli.deq.initialisation import INITIALISATIONS
 from deqcli.deq.kinds import SolverOptions
 from deqcli.deq.solvers import LARGEST, ROUNDING
 from deqcli.options import Contradiction, Count, Options, Positive, Seed
+from deqcli.recipe.axes import Value, order, with_values
+from deqcli.recipe.execution import ExecutionOptions
 
 STACKED_UP_TO = 128
 """Largest width whose runs share one batched product with others of their shape, one thread for all of them.
@@ -84,20 +88,26 @@ class Log(Options):
 
 
 class Sweep(Options):
-    """The product of widths and seeds that `sweep-width` and `check-init` run over."""
+    """The product that `sweep-width`, `check-init` and `predict` run over."""
 
     widths: Annotated[list[Count] | None, Field(min_length=1, description="null: model.width alone")] = None
     seeds: Annotated[list[Seed] | None, Field(min_length=1, description="null: train.seed alone")] = None
+    over: Annotated[
+        dict[str, Annotated[list[Value], Field(min_length=1)]],
+        Field(description="further axes: dotted keys of the recipe, each with the values that it takes"),
+    ] = {}
 
     def contradictions(self) -> Iterator[Contradiction]:
         for key, values in (("widths", self.widths), ("seeds", self.seeds)):
             twice = sorted(value for value, times in Counter(values or []).items() if times > 1)
             if twice:
                 yield Contradiction((key,), f"names {', '.join(map(str, twice))} twice")
-        cells = len(self.widths or [0]) * len(self.seeds or [0])
+        sizes = {key: len(values) for key, values in self.over.items()}
+        cells = math.prod([len(self.widths or [0]), len(self.seeds or [0]), *sizes.values()])
         if cells > MOST_CELLS:
+            others = " and ".join(["seeds", *sizes])
             yield Contradiction(
-                ("widths", "seeds"), f"with seeds makes {cells} runs; at most {MOST_CELLS} are possible"
+                ("widths", "seeds", "over"), f"with {others} makes {cells} runs; at most {MOST_CELLS} are possible"
             )
 
 
@@ -126,6 +136,13 @@ class RunSpec(Options):
     train: Train = Train()
     log: Log = Log()
 
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """As pydantic's, without what was worked out from the values before the update."""
+        copy = super().model_copy(update=update, deep=deep)
+        for name in [name for name in copy.__dict__ if name not in type(self).model_fields]:
+            del copy.__dict__[name]
+        return copy
+
     @property
     def stackable(self) -> bool:
         """Whether it may share its products with runs of its shape: small, with a solver that can."""
@@ -143,9 +160,10 @@ class RunSpec(Options):
 
 
 class Recipe(RunSpec):
-    """A run with the widths and seeds to sweep over."""
+    """A run with what to sweep over, and where that is computed."""
 
     sweep: Sweep = Sweep()
+    execution: ExecutionOptions = ExecutionOptions()
 
     @property
     def widths(self) -> list[int]:
@@ -157,8 +175,13 @@ class Recipe(RunSpec):
         """The network seeds of the sweep, ascending."""
         return sorted(self.sweep.seeds or [self.train.seed])
 
+    @property
+    def axes(self) -> list[str]:
+        """The keys of `sweep.over`, in the order of their names: columns of the merged tables."""
+        return sorted(self.sweep.over)
+
     def alone(self) -> Recipe:
-        """The recipe of its own run: without widths and seeds to sweep over."""
+        """The recipe of its own run: without anything to sweep over."""
         return self.model_copy(update={"sweep": Sweep()})
 
     def run(self, width: int | None = None, seed: int | None = None) -> RunSpec:
@@ -167,14 +190,35 @@ class Recipe(RunSpec):
         train = self.train if seed is None else self.train.model_copy(update={"seed": seed})
         return RunSpec(name=self.name, data=self.data, model=model, solver=self.solver, train=train, log=self.log)
 
-    def cells(self) -> list[RunSpec]:
-        """One run for each width and seed, in the order of their rows."""
-        return [self.run(width, seed) for width in self.widths for seed in self.seeds]
-
     @property
+    def variants(self) -> list[Recipe]:
+        """One recipe for each combination of the values of `sweep.over`, which it no longer has.
+
+        Raises: pydantic.ValidationError where a value is none that its key can have.
+        """
+        if not self.sweep.over:
+            return [self]
+        plain = self.over_nothing().model_dump(mode="json")
+        values = [sorted(self.sweep.over[key], key=order) for key in self.axes]
+        combinations = (dict(zip(self.axes, each, strict=True)) for each in product(*values))
+        return [Recipe.model_validate(with_values(plain, each)) for each in combinations]
+
+    def over_nothing(self) -> Recipe:
+        """The recipe without its further axes: widths and seeds alone."""
+        return self.model_copy(update={"sweep": self.sweep.model_copy(update={"over": {}})})
+
+    @cached_property
+    def _cells(self) -> list[RunSpec]:
+        return [each.run(width, seed) for each in self.variants for width in self.widths for seed in self.seeds]
+
+    def cells(self) -> list[RunSpec]:
+        """One run for each combination, width and seed, in the order of their rows."""
+        return list(self._cells)
+
+    @cached_property
     def sweep_id(self) -> str:
         """The hash that names the sweep's folder: of its cells, however the recipe spelled them."""
-        return hashlib.sha256("\n".join(cell.run_id for cell in self.cells()).encode()).hexdigest()[:8]
+        return hashlib.sha256("\n".join(cell.run_id for cell in self._cells).encode()).hexdigest()[:8]
 
 
 def _hash8(spec: RunSpec) -> str:
@@ -185,7 +229,7 @@ def _hash8(spec: RunSpec) -> str:
 
 def contradictions(recipe: Recipe) -> Iterator[Contradiction]:
     """Yield what cannot be true together, within a section and between sections; keys are dotted."""
-    for section in SECTIONS:
+    for section in SECTIONS[:-1]:
         for found in getattr(recipe, section).contradictions():
             yield Contradiction(tuple(f"{section}.{key}" for key in found.keys), found.message)
     yield from _unreachable_tolerance(recipe)

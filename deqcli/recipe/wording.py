@@ -61,7 +61,7 @@ def schema_at(path: Path, raw: object) -> Schema | None:
         if isinstance(part, int):
             item = next((each["items"] for each in _members(schema) if "items" in each), None)
         else:
-            item = schema.get("properties", {}).get(part)
+            item = schema.get("properties", {}).get(part, schema.get("additionalProperties") or None)
         if item is None:
             return None
         schema = resolve(item, value)
@@ -71,7 +71,12 @@ def schema_at(path: Path, raw: object) -> Schema | None:
 def has_parts(path: Path, raw: object) -> bool:
     """Whether what stands at a path may have keys or items of its own."""
     members = _members(schema_at(path, raw) or {})
-    return any("properties" in member or "items" in member for member in members)
+    return any("properties" in member or "items" in member or _of_any_keys(member) for member in members)
+
+
+def _of_any_keys(schema: Schema) -> bool:
+    """Whether a section has keys of no fixed names, all of one kind."""
+    return isinstance(schema.get("additionalProperties"), dict)
 
 
 def has_part(value: object, part: str | int) -> bool:
@@ -99,6 +104,8 @@ def _words(schema: Schema, limits: bool) -> list[str]:
         return [f"`{name}`" for name in names]
     if kind == "array":
         return [f"a list of at least {schema.get('minItems', 0)}, each {phrase(schema['items'])}"]
+    if _of_any_keys(schema):
+        return [f"a section of keys, each {phrase(schema['additionalProperties'])}"]
     if kind == "object":
         return [f"a section with the keys {known_keys(schema)}"]
     if kind in ("integer", "number"):
@@ -119,6 +126,8 @@ def _number(noun: str, schema: Schema, limits: bool) -> str:
         return f"{noun} from {low} to below {below}" if above is None else f"{noun} above {above} and below {below}"
     if above is not None:
         return "a positive number" if high is None else f"{noun} above {above} and at most {high}"
+    if low is None and high is None:
+        return noun
     return f"{noun}, at least {low}" if high is None else f"{noun} from {low} to {high}"
 
 
