@@ -15,11 +15,12 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from deqcli.runs.folder import Manifest
+    from deqcli.sweep.cells import OnEnd
     from deqcli.sweep.check_files import Checked
     from deqcli.sweep.checks import CheckedDraw
-    from deqcli.sweep.local import OnEnd, OnProgress
     from deqcli.sweep.predict_files import Predictions
-    from deqcli.sweep.sweep import SweepEnd
+    from deqcli.sweep.sweep import SweepEnd, SweepStatus
+    from deqcli.sweep.watch import Progress
 
 OUT = "outputs"
 ACCELERATORS = ("cuda", "mps")
@@ -77,6 +78,8 @@ def resolve(
 
 
 def _spelled(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
     return f"[{', '.join(map(str, value))}]" if isinstance(value, (list, tuple, range)) else str(value)
 
 
@@ -101,23 +104,52 @@ def train(
 
 def sweep_width(
     recipe: str, *overrides: str, widths: Sequence[int] | None = None, seeds: Sequence[int] | None = None,
-    executor: str = "local", device: str = "auto", out: str | os.PathLike[str] = OUT, jobs: int | None = None,
-    on_progress: OnProgress = lambda *_: None, on_end: OnEnd = lambda _: None,
+    executor: str | None = None, jobs: int | None = None, retries: int | None = None, fail_fast: bool | None = None,
+    device: str = "auto", out: str | os.PathLike[str] = OUT, on_progress: Callable[[Progress], None] = lambda _: None,
+    on_end: OnEnd = lambda _: None, on_repeat: OnEnd = lambda _: None,
 ) -> SweepEnd:  # fmt: skip
-    """Train a network for each width and seed in worker processes, merge the tables and draw the figures.
+    """Train a network for each width, seed and value of further axes, merge the tables and draw the figures.
 
-    Runs that are complete are not computed again. A cell that fails is in `.failed`; the others go on.
+    Runs that are complete are not computed again. A cell that fails is in `.failed`; the others go on. With SLURM the
+    cells are submitted, `.elsewhere` says where, and the last of them to end merges the tables.
+    `on_progress` hears now and then how far the cells are, `on_end` of each that has ended, `on_repeat` of an attempt
+    that is repeated.
     Raises: DeqcliError of a kind for each exit code.
     """
+    named = {"executor": executor, "jobs": jobs, "retries": retries, "fail_fast": fail_fast}
+    placed = [f"execution.{key}={_spelled(value)}" for key, value in named.items() if value is not None]
+    resolved = resolve(recipe, [*overrides, *placed], widths=widths, seeds=seeds, device=device)
+    return run_sweep(resolved, Path(out), device, on_progress, on_end, on_repeat)
+
+
+def run_sweep(
+    recipe: Recipe, out: Path, device: str = "auto", on_progress: Callable[[Progress], None] = lambda _: None,
+    on_end: OnEnd = lambda _: None, on_repeat: OnEnd = lambda _: None,
+) -> SweepEnd:  # fmt: skip
+    """`sweep_width` of a recipe that is loaded and checked."""
     from deqcli.sweep.sweep import SweepOptions, sweep
 
-    def finish(folder: Path) -> Sequence[str]:
-        from deqcli.show.figures import draw_figures
+    return sweep(recipe, out, SweepOptions(device, finish_sweep, on_end, on_repeat, on_progress))
 
-        return draw_figures(folder)
 
-    resolved = resolve(recipe, overrides, widths=widths, seeds=seeds, device=device)
-    return sweep(resolved, Path(out), SweepOptions(executor, device, jobs, finish, on_progress, on_end))
+def finish_sweep(folder: Path) -> Sequence[str]:
+    """Draw the figures of a sweep's folder; their names in it."""
+    from deqcli.show.figures import draw_figures
+
+    return draw_figures(folder)
+
+
+def sweep_status(
+    recipe: str, *overrides: str, widths: Sequence[int] | None = None, seeds: Sequence[int] | None = None,
+    out: str | os.PathLike[str] = OUT,
+) -> SweepStatus:  # fmt: skip
+    """How far a sweep and each of its cells is, read from their folders alone, whoever computes them and wherever.
+
+    Raises: RecipeRefused, Refused, CorruptArtefact.
+    """
+    from deqcli.sweep.sweep import sweep_status as read_status
+
+    return read_status(resolve(recipe, overrides, widths=widths, seeds=seeds, memory=UNLIMITED), Path(out))
 
 
 def check_init(

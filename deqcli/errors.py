@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import dataclass
 
 MOST_SHOWN, LONGEST_LINE = 200, 1000
 DEBUG = "DEQCLI_DEBUG"
 OUT_OF_MEMORY = ("can't allocate memory", "out of memory")
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
 class DeqcliError(Exception):
@@ -37,6 +39,14 @@ class SystemRefused(DeqcliError):
     """The operating system said no: disk full, permission, memory."""
 
     exit_code = 5
+
+
+class DiskFull(SystemRefused):
+    """No room is left where the results go; nothing that writes there can go on."""
+
+
+class OutOfMemory(SystemRefused):
+    """Memory ran out; with more of it free the same may succeed."""
 
 
 class FolderInUse(DeqcliError):
@@ -104,7 +114,8 @@ def as_refusal(error: Exception) -> DeqcliError:
         return error
     if isinstance(error, OSError):
         where = f" {error.filename}" if error.filename else ""
-        return SystemRefused(f"the system refused{where}: {error.strerror or error}")
+        kind = DiskFull if error.errno in NO_SPACE else OutOfMemory if error.errno == errno.ENOMEM else SystemRefused
+        return kind(f"the system refused{where}: {error.strerror or error}")
     if isinstance(error, MemoryError) or any(words in str(error) for words in OUT_OF_MEMORY):
-        return SystemRefused(f"out of memory: {(str(error).splitlines() or ['the system has no more'])[0]}")
+        return OutOfMemory(f"out of memory: {(str(error).splitlines() or ['the system has no more'])[0]}")
     return Bug(f"a bug in deqcli: {type(error).__name__}: {error}. {DEBUG}=1 shows where; please report it.")

@@ -44,7 +44,7 @@ def test_every_conclusion_of_theorem_1_holds_along_its_training(tmp_path: Path) 
 
 @pytest.mark.slow
 def test_quickstart_is_faster_the_wider_and_well_posed_throughout(tmp_path: Path) -> None:
-    end = sweep(load_recipe("quickstart"), tmp_path, SweepOptions(device="cpu"))
+    end = sweep(load_recipe("quickstart"), tmp_path, SweepOptions("cpu"))
     runs = pd.read_csv(end.folder / "runs.csv")
     assert len(runs) == 8
     assert (runs["status"] == "complete").all()
@@ -54,7 +54,7 @@ def test_quickstart_is_faster_the_wider_and_well_posed_throughout(tmp_path: Path
 
 @pytest.mark.slow
 def test_figure_1a_small_has_the_spread_of_its_header(tmp_path: Path) -> None:
-    end = sweep(load_recipe("figure-1a-small", ["sweep.widths=[600, 1000]"]), tmp_path, SweepOptions(device="cpu"))
+    end = sweep(load_recipe("figure-1a-small", ["sweep.widths=[600, 1000]"]), tmp_path, SweepOptions("cpu"))
     losses = pd.read_csv(end.folder / "runs.csv").set_index("width")["final_loss"]
     assert losses[600] == pytest.approx(0.139, rel=0.05)
     assert losses[1000] == pytest.approx(0.00395, rel=0.05)
@@ -64,7 +64,7 @@ def test_figure_1a_small_has_the_spread_of_its_header(tmp_path: Path) -> None:
 def test_twenty_kills_of_a_sweep_and_its_workers_change_no_byte(tmp_path: Path) -> None:
     overrides = ["train.steps=1500", "log.checkpoint_every=100", "log.spectral_every=250"]
     loaded = recipe(tmp_path, *overrides)
-    whole = sweep(loaded, tmp_path / "whole", SweepOptions(device="cpu", jobs=2))
+    whole = sweep(loaded, tmp_path / "whole", SweepOptions("cpu"))
     command = [sys.executable, "-m", "deqcli", "sweep-width", str(tmp_path / "recipe.yaml"), *overrides]
     chance = random.Random(0)  # noqa: S311 (no secret)
     killed = 0
@@ -82,7 +82,7 @@ def test_twenty_kills_of_a_sweep_and_its_workers_change_no_byte(tmp_path: Path) 
         process.wait()
         killed += 1
     for index in range(4):
-        parts = sweep(loaded, tmp_path / f"parts-{index}", SweepOptions(device="cpu", jobs=2))
+        parts = sweep(loaded, tmp_path / f"parts-{index}", SweepOptions("cpu"))
         for name in (*CSV, "runs.csv"):
             assert (parts.folder / name).read_bytes() == (whole.folder / name).read_bytes()
 

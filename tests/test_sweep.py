@@ -20,11 +20,20 @@ from deqcli.runs.device import Execution
 from deqcli.runs.folder import run_folder
 from deqcli.runs.run import run
 from deqcli.show.figures import LAYOUTS, draw_figures
-from deqcli.sweep.local import CellEnd
-from deqcli.sweep.sweep import SweepEnd, SweepOptions, share, sweep
+from deqcli.sweep.cells import CellEnd, share
+from deqcli.sweep.sweep import SweepEnd, SweepOptions, sweep
+from deqcli.sweep.watch import Progress
 from tests.runs import CSV, recipe
 
-OPTIONS = SweepOptions(device="cpu", jobs=2, finish=draw_figures)
+OPTIONS = SweepOptions("cpu", draw_figures)
+ALONE, TWO = "execution.jobs=1", "execution.jobs=2"
+
+
+@pytest.fixture(autouse=True)
+def look_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small runs would be over before anybody looks."""
+    monkeypatch.setattr("deqcli.sweep.watch.LOOK_EVERY", 0.0)
+    monkeypatch.setattr("deqcli.sweep.drive.POLL_SECONDS", 0.02)
 
 
 @pytest.fixture(scope="module")
@@ -78,10 +87,10 @@ def test_a_second_sweep_keeps_what_is_complete_and_computes_only_what_is_new(
 ) -> None:
     loaded, first, out = done
     ended: list[CellEnd] = []
-    again = sweep(loaded, out, SweepOptions(device="cpu", jobs=2, on_end=ended.append))
+    again = sweep(loaded, out, SweepOptions("cpu", on_end=ended.append))
     assert (again.kept, ended) == (4, [])
     wider = recipe(tmp_path, "sweep.widths=[24, 32, 40]", "sweep.seeds=[0]")
-    more = sweep(wider, out, SweepOptions(device="cpu", on_end=ended.append))
+    more = sweep(wider, out, SweepOptions("cpu", on_end=ended.append))
     assert more.kept == 2
     assert [(end.spec.model.width, end.status) for end in ended] == [(40, "complete")]
     assert more.folder != first.folder
@@ -89,8 +98,8 @@ def test_a_second_sweep_keeps_what_is_complete_and_computes_only_what_is_new(
 
 def test_a_failed_cell_is_told_at_once_and_the_others_go_on(tmp_path: Path) -> None:
     ended: list[CellEnd] = []
-    loaded = recipe(tmp_path, "solver.max_iterations=24", "sweep.widths=[2, 24]", "sweep.seeds=[0]", "train.steps=5")
-    end = sweep(loaded, tmp_path, SweepOptions(device="cpu", jobs=1, finish=draw_figures, on_end=ended.append))
+    loaded = recipe(tmp_path, "solver.max_iterations=24", "sweep.widths=[2, 24]", "sweep.seeds=[0]", "train.steps=5", ALONE)
+    end = sweep(loaded, tmp_path, SweepOptions("cpu", draw_figures, ended.append))
     statuses = {each.spec.model.width: each.status for each in ended}
     assert sorted(statuses) == [2, 24]
     assert "failed" in statuses.values()
@@ -117,20 +126,21 @@ def children() -> list[int]:
 
 def test_cells_that_shared_a_killed_worker_are_tried_one_by_one(tmp_path: Path) -> None:
     """Three small networks in one stack: nobody knows which of them was to blame."""
-    overrides = ("train.steps=3000", "log.spectral_every=1000", "sweep.widths=[24]", "sweep.seeds=[0, 1, 2]")
+    overrides = ("train.steps=3000", "log.spectral_every=1000", "sweep.widths=[24]", "sweep.seeds=[0, 1, 2]", ALONE)
     killed: list[RunSpec] = []
 
-    def kill_once(spec: RunSpec, _step: int, _loss: float) -> None:
-        if not killed:
-            killed.append(spec)
+    def kill_once(progress: Progress) -> None:
+        going = [each.spec for each in progress.running if each.loss is not None]
+        if going and not killed:
+            killed.append(going[0])
             for pid in children():
                 os.kill(pid, signal.SIGKILL)
 
     loaded = recipe(tmp_path, *overrides)
-    end = sweep(loaded, tmp_path, SweepOptions(device="cpu", jobs=1, on_progress=kill_once))
+    end = sweep(loaded, tmp_path, SweepOptions("cpu", on_progress=kill_once))
     assert killed
     assert [each.status for each in end.ends] == ["complete"] * 3
-    whole = sweep(loaded, tmp_path / "whole", SweepOptions(device="cpu", jobs=1))
+    whole = sweep(loaded, tmp_path / "whole", SweepOptions("cpu"))
     assert (end.folder / "loss.csv").read_bytes() == (whole.folder / "loss.csv").read_bytes()
 
 
@@ -142,20 +152,22 @@ def test_a_killed_worker_takes_only_its_own_cell_along(tmp_path: Path) -> None:
         "sweep.widths=[24]",
         "sweep.seeds=[0, 1, 2]",
         "solver.kind=picard",
+        "execution={jobs: 1, retries: 0}",
     )
     killed: list[RunSpec] = []
 
-    def kill_once(spec: RunSpec, _step: int, _loss: float) -> None:
-        if not killed:
-            killed.append(spec)
+    def kill_once(progress: Progress) -> None:
+        going = [each.spec for each in progress.running if each.loss is not None]
+        if going and not killed:
+            killed.append(going[0])
             for pid in children():
                 os.kill(pid, signal.SIGKILL)
 
-    end = sweep(loaded, tmp_path, SweepOptions(device="cpu", jobs=1, on_progress=kill_once))
+    end = sweep(loaded, tmp_path, SweepOptions("cpu", on_progress=kill_once))
     assert [each.spec for each in end.failed] == killed
     assert "signal 9" in str(end.failed[0].error)
     assert [each.status for each in end.ends].count("complete") == 2
-    again = sweep(loaded, tmp_path, SweepOptions(device="cpu", jobs=1))
+    again = sweep(loaded, tmp_path, SweepOptions("cpu"))
     assert (again.kept, again.failed) == (2, [])
 
 
@@ -163,18 +175,19 @@ def test_a_signal_stops_every_worker_and_the_sweep_goes_on_byte_for_byte(tmp_pat
     loaded = recipe(tmp_path, "train.steps=3000", "log.spectral_every=500", "log.checkpoint_every=5000")
     signalled: list[int] = []
 
-    def stop(_spec: RunSpec, step: int, _loss: float) -> None:
-        if not signalled:
-            signalled.append(step)
+    def stop(progress: Progress) -> None:
+        steps = [each.step for each in progress.running if each.step is not None]
+        if steps and not signalled:
+            signalled.append(steps[0])
             os.kill(os.getpid(), signal.SIGTERM)
 
     with pytest.raises(Interrupted):
-        sweep(loaded, tmp_path / "parts", SweepOptions(device="cpu", jobs=2, on_progress=stop))
+        sweep(loaded, tmp_path / "parts", SweepOptions("cpu", on_progress=stop))
     assert not children()
     logs = [run_folder(tmp_path / "parts", cell) / "manifest.json" for cell in loaded.cells()]
     assert "interrupted" in {json.loads(log.read_text())["status"] for log in logs if log.exists()}
-    parts = sweep(loaded, tmp_path / "parts", SweepOptions(device="cpu", jobs=2))
-    whole = sweep(loaded, tmp_path / "whole", SweepOptions(device="cpu", jobs=2))
+    parts = sweep(loaded, tmp_path / "parts", SweepOptions("cpu"))
+    whole = sweep(loaded, tmp_path / "whole", SweepOptions("cpu"))
     for name in (*CSV, "runs.csv"):
         assert (parts.folder / name).read_bytes() == (whole.folder / name).read_bytes()
 
@@ -199,16 +212,20 @@ def _wait_for(condition: object, seconds: float = 60.0) -> None:
     raise AssertionError("waited in vain")
 
 
-@pytest.mark.parametrize(("jobs", "expected"), [(1, (1, 0)), (7, (7, 1))])
-def test_threads_are_shared_out_among_workers(tmp_path: Path, jobs: int, expected: tuple[int, int]) -> None:
-    assert share(recipe(tmp_path).cells(), SweepOptions(jobs=jobs)) == expected
+@pytest.mark.parametrize(("jobs", "each"), [(1, 8), (3, 2), (9, 1)])
+def test_cores_are_shared_out_among_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: int, each: int
+) -> None:
+    monkeypatch.setattr("deqcli.sweep.cells.cores", lambda: 8)
+    loaded = recipe(tmp_path, f"execution.jobs={jobs}")
+    assert share(loaded.cells(), loaded.execution, "cpu") == (jobs, each)
 
 
 def test_a_damaged_run_fails_its_cell_and_no_other(tmp_path: Path) -> None:
     loaded = recipe(tmp_path, "sweep.widths=[24]")
     first = run(loaded.cells()[0], tmp_path, Execution("cpu", 1)).folder
     (first / "loss.csv").write_text("altered")
-    end = sweep(loaded, tmp_path, SweepOptions(device="cpu"))
+    end = sweep(loaded, tmp_path, SweepOptions("cpu"))
     assert [(each.status, each.exit_code) for each in end.ends] == [("failed", 4), ("complete", 0)]
     assert (first / "loss.csv").read_text() == "altered"
 
@@ -223,7 +240,7 @@ def test_data_that_is_refused_is_refused_once_and_leaves_nothing(tmp_path: Path)
 
 def test_a_sweep_in_which_nothing_converged_has_tables_with_headers_and_no_picture(tmp_path: Path) -> None:
     loaded = recipe(tmp_path, "solver.max_iterations=2", "sweep.widths=[8]")
-    end = sweep(loaded, tmp_path, SweepOptions(device="cpu", jobs=1, finish=draw_figures))
+    end = sweep(loaded, tmp_path, SweepOptions("cpu", draw_figures))
     assert [each.exit_code for each in end.ends] == [3, 3]
     assert end.figures == []
     assert pd.read_csv(end.folder / "loss.csv")["status"].tolist() == ["iterations_exhausted"] * 2
@@ -238,7 +255,7 @@ def test_files_of_strangers_and_damaged_ones_are_not_merged(tmp_path: Path) -> N
     (stranger / "loss.csv").write_text("not,ours\n1,2\n")
     damaged = run(loaded.cells()[1], tmp_path, Execution("cpu", 1)).folder / "spectral.csv"
     damaged.write_text(damaged.read_text() + "1,2,3\n")
-    end = sweep(loaded, tmp_path, SweepOptions(device="cpu"))
+    end = sweep(loaded, tmp_path, SweepOptions("cpu"))
     assert [(each.status, each.exit_code) for each in end.ends] == [("failed", 4), ("failed", 4)]
     assert len(pd.read_csv(end.folder / "loss.csv")) == 0
     runs = pd.read_csv(end.folder / "runs.csv")
@@ -249,16 +266,17 @@ def test_files_of_strangers_and_damaged_ones_are_not_merged(tmp_path: Path) -> N
 @pytest.mark.parametrize(("kind", "shared"), [("picard", 1), ("continuation", 2)])
 def test_a_signal_to_one_worker_interrupts_its_cells_and_the_rest_go_on(tmp_path: Path, kind: str, shared: int) -> None:
     """One cell of a solver that stacks no networks, else both of a stack; the same sweep goes on from there."""
-    overrides = ("train.steps=1500", "log.spectral_every=500", "log.checkpoint_every=5000", f"solver.kind={kind}")
-    loaded, signalled = recipe(tmp_path, *overrides), list[RunSpec]()
+    overrides = ("train.steps=1500", "log.spectral_every=50", "log.checkpoint_every=5000", f"solver.kind={kind}")
+    loaded, signalled = recipe(tmp_path, *overrides, ALONE), list[RunSpec]()
 
-    def stop_once(spec: RunSpec, _step: int, _loss: float) -> None:
-        if not signalled:
-            signalled.append(spec)
+    def stop_once(progress: Progress) -> None:
+        going = [each.spec for each in progress.running if each.step]
+        if going and not signalled:
+            signalled.append(going[0])
             for pid in children():
                 os.kill(pid, signal.SIGTERM)
 
-    end = sweep(loaded, tmp_path / "parts", SweepOptions(device="cpu", jobs=1, on_progress=stop_once))
+    end = sweep(loaded, tmp_path / "parts", SweepOptions("cpu", on_progress=stop_once))
     assert [each.status for each in end.failed] == ["interrupted"] * shared
     assert [each.status for each in end.ends].count("complete") == 4 - shared
     assert signalled[0] in [each.spec for each in end.failed]
@@ -268,14 +286,14 @@ def test_a_signal_to_one_worker_interrupts_its_cells_and_the_rest_go_on(tmp_path
         assert json.loads((folder / "manifest.json").read_text())["status"] == "interrupted"
         assert (folder / "checkpoint.safetensors").exists()
     assert json.loads((end.folder / "manifest.json").read_text())["status"] == "failed"
-    again = sweep(loaded, tmp_path / "parts", SweepOptions(device="cpu", jobs=1))
+    again = sweep(loaded, tmp_path / "parts", SweepOptions("cpu"))
     assert (again.kept, again.failed) == (4 - shared, [])
     for each in end.failed:
         assert "resumed at step" in (run_folder(tmp_path / "parts", each.spec) / "run.log").read_text()
-    whole = sweep(loaded, tmp_path / "whole", SweepOptions(device="cpu", jobs=1))
+    whole = sweep(loaded, tmp_path / "whole", SweepOptions("cpu"))
     assert (again.folder / "loss.csv").read_bytes() == (whole.folder / "loss.csv").read_bytes()
 
 
 def test_an_executor_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(Refused, match="--executor pigeons: there is local"):
-        sweep(recipe(tmp_path), tmp_path / "out", SweepOptions(executor="pigeons"))
+    with pytest.raises(Refused, match="execution.executor must be `local`, `ray` or `slurm`"):
+        recipe(tmp_path, "execution.executor=pigeons")

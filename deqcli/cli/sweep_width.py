@@ -25,8 +25,8 @@ from deqcli.errors import CellsFailed
 if TYPE_CHECKING:
     from deqcli.recipe.schema import Recipe
     from deqcli.show.console import Screen
-    from deqcli.sweep.local import CellEnd
-    from deqcli.sweep.sweep import SweepEnd
+    from deqcli.sweep.cells import CellEnd
+    from deqcli.sweep.sweep import SweepEnd, SweepStatus
 
 
 MEASURED = ("final_loss", "max_spectral_norm", "min_lambda_ratio")
@@ -37,10 +37,18 @@ def sweep_width(
     overrides: OverridesArgument = None,
     widths: WidthsOption = None,
     seeds: SeedsOption = None,
-    executor: Annotated[str, typer.Option(help="Where the cells are computed: local.")] = "local",
-    jobs: Annotated[
-        int | None, typer.Option(min=1, envvar="DEQCLI_JOBS", help="Worker processes; the cores are shared out.")
+    executor: Annotated[
+        str | None, typer.Option(metavar="local|ray|slurm", help="Where the cells are computed.")
     ] = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(min=1, envvar="DEQCLI_JOBS", help="Cells at a time; the cores are shared out among them."),
+    ] = None,
+    retries: Annotated[
+        int | None, typer.Option(min=0, help="Further attempts at a cell whose process died. [default: 2]")
+    ] = None,
+    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first cell that fails.")] = False,
+    status: Annotated[bool, typer.Option("--status", help="Say how far the sweep is; nothing is run.")] = False,
     device: DeviceOption = "auto",
     out: OutOption = Path("outputs"),
     dry_run: DryRunOption = False,
@@ -55,41 +63,78 @@ def sweep_width(
     """
     from deqcli import api
     from deqcli.show.console import Screen
+    from deqcli.show.watch import watching
+    from deqcli.sweep.sweep import sweep_status
 
     screen = Screen(quiet, as_json)
-    with reporting(screen, resumable=True):
-        given = [*(overrides or []), *values_override("sweep.widths", widths), *values_override("sweep.seeds", seeds)]
-        if dry_run:
-            _show_plan(screen, api.resolve(recipe, given, device=device), out)
+    with reporting(screen, resumable=not status):
+        placed = {"executor": executor, "jobs": jobs, "retries": retries, "fail_fast": fail_fast or None}
+        given = [
+            *(overrides or []),
+            *values_override("sweep.widths", widths),
+            *values_override("sweep.seeds", seeds),
+            *(f"execution.{key}={str(value).lower()}" for key, value in placed.items() if value is not None),
+        ]
+        if status:
+            resolved = api.resolve(recipe, given, memory=api.UNLIMITED)
+            _show_status(screen, resolved, sweep_status(resolved, out))
             return
-        with screen.progress() as watch:
-
-            def on_end(end: CellEnd) -> None:
-                watch.end(end.spec)
-                _show_end(screen, end, out)
-
-            end = api.sweep_width(
-                recipe, *given, executor=executor, device=device, out=out, jobs=jobs,
-                on_progress=watch.progress, on_end=on_end,
+        resolved = api.resolve(recipe, given, device=device)
+        if dry_run:
+            _show_plan(screen, resolved, out)
+            return
+        with watching(screen, resolved) as watch:
+            end = api.run_sweep(
+                resolved, out, device,
+                on_progress=watch.update,
+                on_end=lambda end: _show_end(screen, end, out),
+                on_repeat=lambda end: screen.note(f"{end.spec.run_id}: {end.error}; attempt {end.attempts}"),
             )  # fmt: skip
-        _show_sweep(screen, end, out)
+        _show_sweep(screen, resolved, end)
 
 
 def _show_plan(screen: Screen, recipe: Recipe, out: Path) -> None:
+    from deqcli.recipe.axes import value_at
     from deqcli.runs.folder import read_manifest, run_folder
     from deqcli.sweep.sweep import sweep_folder
 
     rows = []
     for cell in recipe.cells():
         manifest = read_manifest(run_folder(out, cell), "run", cell.run_id)
-        rows.append([cell.run_id, cell.model.width, cell.train.seed, manifest.status if manifest else "not started"])
-    recipe.data.load()
-    screen.table(f"{len(rows)} runs", ["run_id", "width", "seed", "status"], rows)
+        values = [value_at(cell, key) for key in recipe.axes]
+        state = manifest.status if manifest else "not started"
+        rows.append([cell.run_id, cell.model.width, cell.train.seed, *values, state])
+    for variant in recipe.variants:
+        variant.data.load()
+    columns = ["run_id", "width", "seed", *recipe.axes, "status"]
+    screen.table(f"{len(rows)} runs", columns, rows)
     screen.say(f"Merged into: {sweep_folder(out, recipe)}")
     screen.document(
         {
             "folder": str(sweep_folder(out, recipe)),
-            "runs": [dict(zip(("run_id", "width", "seed", "status"), row, strict=True)) for row in rows],
+            "runs": [dict(zip(columns, row, strict=True)) for row in rows],
+        }
+    )
+
+
+def _show_status(screen: Screen, recipe: Recipe, found: SweepStatus) -> None:
+    from deqcli.show.watch import remark, state_columns, state_rows, summary
+    from deqcli.sweep.status import WAITING
+
+    started = [each for each in found.cells if each.state != WAITING]
+    screen.table(f"sweep {found.state}", state_columns(), state_rows(recipe, started))
+    for each in started:
+        if sentence := remark(each):
+            screen.say(f"{each.spec.run_id}: {sentence}")
+    screen.say(summary(found.progress.counts, found.progress.seconds_left))
+    screen.say(f"Tables:  {found.folder}")
+    screen.document(
+        {
+            "folder": str(found.folder),
+            "status": found.state,
+            "counts": found.progress.counts,
+            "seconds_left": found.progress.seconds_left,
+            "cells": [each.row() for each in found.cells],
         }
     )
 
@@ -104,11 +149,14 @@ def _show_end(screen: Screen, end: CellEnd, out: Path) -> None:
         screen.note(f"{end.spec.run_id} {end.status}")
 
 
-def _show_sweep(screen: Screen, sweep: SweepEnd, out: Path) -> None:
+def _show_sweep(screen: Screen, recipe: Recipe, sweep: SweepEnd) -> None:
     from deqcli.runs.records import read_rows
 
+    if sweep.elsewhere is not None:
+        _show_submitted(screen, sweep)
+        return
     rows = read_rows(sweep.folder / "runs.csv")
-    columns = ["width", "seed", "status", "steps", *MEASURED]
+    columns = ["width", "seed", *recipe.axes, "status", "steps", *MEASURED]
     screen.table(
         f"{len(rows)} runs, {sweep.kept} of them complete before", columns, [_cells(row, columns) for row in rows]
     )
@@ -124,6 +172,12 @@ def _show_sweep(screen: Screen, sweep: SweepEnd, out: Path) -> None:
         screen.complain(f"{len(failed)} of {len(rows)} runs failed; the others are complete, and are kept by")
         screen.complain(command_line())
         raise typer.Exit(CellsFailed.exit_code)
+
+
+def _show_submitted(screen: Screen, sweep: SweepEnd) -> None:
+    screen.say(f"{sweep.elsewhere}")
+    screen.say(f"How far it is: {command_line()} --status")
+    screen.document({"folder": str(sweep.folder), "submitted": sweep.elsewhere, "kept": sweep.kept})
 
 
 def _cells(row: dict[str, str], columns: list[str]) -> list[object]:

@@ -45,7 +45,7 @@ class Slurm(Options):
     ] = 120
     lines: Annotated[
         list[Line], Field(description="lines of the script after its own #SBATCH lines, as `module load cuda`")
-    ] = []
+    ] = Field(default=[])
 
 
 class ExecutionOptions(Options):

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from itertools import product
@@ -95,7 +95,7 @@ class Sweep(Options):
     over: Annotated[
         dict[str, Annotated[list[Value], Field(min_length=1)]],
         Field(description="further axes: dotted keys of the recipe, each with the values that it takes"),
-    ] = {}
+    ] = Field(default={})
 
     def contradictions(self) -> Iterator[Contradiction]:
         for key, values in (("widths", self.widths), ("seeds", self.seeds)):

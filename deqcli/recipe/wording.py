@@ -104,10 +104,14 @@ def _words(schema: Schema, limits: bool) -> list[str]:
         return [f"`{name}`" for name in names]
     if kind == "array":
         return [f"a list of at least {schema.get('minItems', 0)}, each {phrase(schema['items'])}"]
-    if _of_any_keys(schema):
-        return [f"a section of keys, each {phrase(schema['additionalProperties'])}"]
     if kind == "object":
-        return [f"a section with the keys {known_keys(schema)}"]
+        of_any = _of_any_keys(schema)
+        keys = (
+            f"of keys, each {phrase(schema['additionalProperties'])}"
+            if of_any
+            else f"with the keys {known_keys(schema)}"
+        )
+        return [f"a section {keys}"]
     if kind in ("integer", "number"):
         return [_number("a whole number" if kind == "integer" else "a number", schema, limits)]
     if kind == "null":

@@ -119,17 +119,19 @@ class Attempt:
         with (self.folder / files.LOG).open("a", encoding="utf-8") as log:
             log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {sentence}\n")
 
-    def end(self, status: str, error: str | None = None) -> None:
+    def end(self, status: str, error: str | None = None, exit_code: int = 0) -> None:
         """Say in the log and the manifest how it ended."""
         self._files.close()
         self._say(error or status)
-        self.manifest = self.manifest.model_copy(update={"status": status, "error": error})
+        ended = {"status": status, "error": error, "exit_code": exit_code}
+        self.manifest = self.manifest.model_copy(update=ended)
         write_manifest(self.folder, self.manifest)
 
     def fail(self, error: Exception) -> None:
         """End with an error; a full disk has no room for the news."""
+        refusal = as_refusal(error)
         with suppress(OSError):
-            self.end(FAILED, str(as_refusal(error)))
+            self.end(FAILED, str(refusal), refusal.exit_code)
 
     def finish(self, network: Network, k: int) -> Outcome:
         """Checkpoint the last step, sum up, and be complete."""

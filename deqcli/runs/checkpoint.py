@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from deqcli.errors import CorruptArtefact, SystemRefused
+from deqcli.errors import NO_SPACE, CorruptArtefact, DiskFull, SystemRefused
 from deqcli.runs.files import replace_file
 
 KEY = "deqcli"
@@ -37,7 +37,8 @@ def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
         try:
             save_file(tensors, beside, metadata=metadata)
         except SafetensorError as error:  # carries the operating system's refusal as text
-            raise SystemRefused(f"cannot write {path}: {error}") from None
+            full = any(f"os error {number}" in str(error) for number in NO_SPACE)
+            raise (DiskFull if full else SystemRefused)(f"cannot write {path}: {error}") from None
 
     replace_file(path, write)
 

@@ -10,18 +10,16 @@ import torch
 from threadpoolctl import threadpool_limits
 
 from deqcli.errors import Refused
-from deqcli.recipe.machine import cores, machine_memory
-
-THREADS_FROM = 10**7
-"""n m^2, the size of a product, from which a second thread gains a fifth or more: docs/performance.md."""
+from deqcli.recipe.machine import cores, large, machine_memory
 
 
 @dataclass(frozen=True)
 class Execution:
-    """Where a run is computed; none of it is part of the recipe. `threads` None: by the size and the cores."""
+    """Where a run is computed; none of it is part of the recipe. `threads` None: by the size and the `cores` for it."""
 
     device: str = "auto"
     threads: int | None = None
+    cores: int | None = None
 
 
 def pick_device(name: str) -> torch.device:
@@ -56,7 +54,7 @@ def device_name(device: torch.device) -> str:
 
 def threads_for(execution: Execution, width: int, num_samples: int) -> int:
     """Threads of a run."""
-    return execution.threads or (cores() if num_samples * width**2 >= THREADS_FROM else 1)
+    return execution.threads or ((execution.cores or cores()) if large(width, num_samples) else 1)
 
 
 @contextmanager

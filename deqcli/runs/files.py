@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Callable
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -70,8 +71,9 @@ _Dumper.add_representer(str, _text)
 
 
 def recipe_text(options: Options) -> str:
-    """A recipe in YAML, one section a line, every default spelled out."""
-    return "".join(f"{key}: {_flow(value)}\n" for key, value in options.model_dump(mode="json").items())
+    """A recipe in YAML, one section a line, every default spelled out; not where it is computed."""
+    plain = options.model_dump(mode="json", exclude={"execution"})
+    return "".join(f"{key}: {_flow(value)}\n" for key, value in plain.items())
 
 
 def _flow(value: object) -> str:
@@ -79,6 +81,7 @@ def _flow(value: object) -> str:
     return text.removesuffix("...\n").rstrip("\n")
 
 
+@cache
 def versions() -> dict[str, str]:
     """What the numbers of a run depend on besides its recipe."""
     packages = ("torch", "numpy", "scipy", "scikit-learn")
@@ -87,6 +90,7 @@ def versions() -> dict[str, str]:
     }
 
 
+@cache
 def git_commit() -> str | None:
     """The commit of the checkout that deqcli runs from, `+` behind it when edited; None for an installed wheel."""
     folder = Path(deqcli.__file__).parent

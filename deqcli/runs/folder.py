@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import from_json, to_json
 
 from deqcli.data.files import file_sha256
 from deqcli.errors import CorruptArtefact, FolderInUse
@@ -34,6 +36,7 @@ class Manifest(BaseModel):
     recipe: str
     status: Status
     error: str | None = None
+    exit_code: int = 0
     cells: list[str] = []
     files: dict[str, str] = {}
     results: dict[str, float | int | None] = {}
@@ -47,13 +50,14 @@ class Manifest(BaseModel):
     """Of device, threads and versions, what was other when the run was resumed: its last bits may differ."""
 
 
-Status = Literal["running", "complete", "failed", "interrupted"]
-"""How far a folder is; `running` without a lock means killed."""
+Status = Literal["running", "complete", "failed", "interrupted", "submitted"]
+"""How far a folder is; `running` without a lock means killed, `submitted` that a scheduler has the cells of a sweep."""
 
 RUNNING: Final = "running"
 COMPLETE: Final = "complete"
 FAILED: Final = "failed"
 INTERRUPTED: Final = "interrupted"
+SUBMITTED: Final = "submitted"
 
 
 def run_folder(out: Path, spec: RunSpec) -> Path:
@@ -73,8 +77,8 @@ def row_keys(spec: RunSpec) -> dict[str, object]:
     }
 
 
-def find_complete(out: Path, spec: RunSpec) -> Manifest | None:
-    """The manifest of a run that is complete, every file of it verified; None where there is none.
+def find_complete(out: Path, spec: RunSpec, but: Collection[str] = ()) -> Manifest | None:
+    """The manifest of a run that is complete, every file of it verified `but` these; None where there is none.
 
     Raises: CorruptArtefact where a file is not what was written, or the folder is not ours.
     """
@@ -82,7 +86,7 @@ def find_complete(out: Path, spec: RunSpec) -> Manifest | None:
     manifest = read_manifest(folder, "run", spec.run_id)
     if manifest is None or manifest.status != COMPLETE:
         return None
-    verify(folder, manifest.files)
+    verify(folder, {name: digest for name, digest in manifest.files.items() if name not in but})
     return manifest
 
 
@@ -96,11 +100,12 @@ def read_manifest(folder: Path, kind: str, identity: str) -> Manifest | None:
         _refuse_foreign(folder)
         return None
     try:
-        manifest = Manifest.model_validate_json(path.read_bytes())
-    except ValidationError as error:
-        why = error.errors()[0]["msg"]
+        content = from_json(path.read_bytes())
+        manifest = Manifest.model_validate(content)
+    except ValueError as error:
+        why = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
         raise CorruptArtefact(f"{path} is damaged ({why}); move {folder} away to compute it anew") from None
-    if manifest.seal != _seal(manifest):
+    if manifest.seal != _seal(content):
         raise CorruptArtefact(f"{path} is not what was written; move {folder} away to compute it anew")
     if (manifest.kind, manifest.id) != (kind, identity):
         raise CorruptArtefact(f"{folder} belongs to something else ({manifest.kind} {manifest.id})")
@@ -124,13 +129,13 @@ def _is_trace(name: str) -> bool:
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write the manifest in one move, sealed."""
-    sealed = manifest.model_copy(update={"seal": _seal(manifest)})
+    sealed = manifest.model_copy(update={"seal": _seal(manifest.model_dump(mode="json"))})
     replace_text(folder / MANIFEST, sealed.model_dump_json(indent=1) + "\n")
 
 
-def _seal(manifest: Manifest) -> str:
+def _seal(content: Mapping[str, Any]) -> str:
     """The SHA-256 of what a manifest says."""
-    return hashlib.sha256(manifest.model_dump_json(exclude={"seal"}).encode()).hexdigest()
+    return hashlib.sha256(to_json({key: value for key, value in content.items() if key != "seal"})).hexdigest()
 
 
 def hashes(folder: Path, names: Sequence[str]) -> dict[str, str]:
@@ -173,6 +178,22 @@ def _owner(folder: Path) -> str:
         return (folder / OWNER).read_text(encoding="utf-8")
     except OSError:
         return "another process"
+
+
+def owner(folder: Path) -> str | None:
+    """`process PID on HOST` of who works in a folder, None where nobody does.
+
+    A process of another machine is believed: its lock may not be seen from here.
+    """
+    try:
+        with (folder / LOCK).open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return None
+    except OSError:
+        return _owner(folder)
+    name = _owner(folder)
+    return name if (folder / OWNER).exists() and not name.endswith(f" on {socket.gethostname()}") else None
 
 
 def clear(folder: Path, names: Sequence[str]) -> None:

@@ -57,6 +57,11 @@ def csv_text(columns: Sequence[str], rows: Iterable[Row], header: bool = True) -
     return buffer.getvalue()
 
 
+def leading_cells(keys: Row) -> bytes:
+    """The cells that every row of a run begins with."""
+    return csv_text(list(keys), [keys], header=False).rstrip("\n").encode() + b","
+
+
 def read_rows(path: Path) -> list[dict[str, str]]:
     """The rows of a CSV file as text."""
     with path.open(newline="", encoding="utf-8") as file:

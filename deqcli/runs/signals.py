@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
 
@@ -14,12 +14,13 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopSignals:
-    """Turns SIGINT and SIGTERM into `Interrupted`; inside `deferred` the first one is only noted in `pending`.
+    """Turns signals into `Interrupted`; inside `deferred` the first one is only noted in `pending`.
 
     It is noted elsewhere too: an exception raised in a destructor is lost, and the next step still stops.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, signals: Sequence[signal.Signals] = SIGNALS) -> None:
+        self._signals = signals
         self.pending: int | None = None
         self._deferring = False
 
@@ -31,11 +32,11 @@ class StopSignals:
 
     @contextmanager
     def installed(self) -> Iterator[None]:
-        """Handle both signals inside the block; outside the main thread, where Python allows none, do nothing."""
+        """Handle the signals inside the block; outside the main thread, where Python allows none, do nothing."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {signum: signal.signal(signum, self._handle) for signum in SIGNALS}
+        before = {signum: signal.signal(signum, self._handle) for signum in self._signals}
         try:
             yield
         finally:

@@ -22,6 +22,9 @@ from deqcli.runs.records import Table
 LOSS_DIVERGED_BEYOND = 1000.0
 """Times the initial loss."""
 
+VISIBLE_EVERY = 1.0
+"""Seconds after which other processes see a row at the latest, once the next one is due."""
+
 
 class RowStatus(StrEnum):
     """The `status` column of loss.csv: how the solves of a step ended, or that its loss ran away."""
@@ -39,6 +42,11 @@ class Tables:
     loss: Table
     spectral: Table
     timing: Table
+
+    def flush(self) -> None:
+        """Let other processes see the rows so far."""
+        for table in (self.loss, self.spectral, self.timing):
+            table.flush()
 
     def marks(self) -> dict[str, tuple[int, str]]:
         """Make all rows durable and say where each file stands."""
@@ -74,6 +82,7 @@ class Trainer:
         self.baseline: Baseline | None = None
         self.seconds = Seconds()
         self.logging_seconds = 0.0
+        self._visible = time.perf_counter()
 
     @property
     def finished(self) -> bool:
@@ -109,6 +118,9 @@ class Trainer:
             self._row(RowStatus.CONVERGED, solved.loss, solved.forward, solved.adjoint)
         if self.logs_spectra(solved.step):
             self._log_spectra(solved, cell(), metrics)
+        if start - self._visible >= VISIBLE_EVERY:
+            self._visible = start
+            self.tables.flush()
         self.logging_seconds += time.perf_counter() - start
 
     def refuse_runaway(self, solved: Step, limit: float = math.inf) -> None:
@@ -126,8 +138,7 @@ class Trainer:
             forward_seconds=self.seconds.forward,
             adjoint_seconds=self.seconds.adjoint,
         )
-        for table in (self.tables.loss, self.tables.spectral, self.tables.timing):
-            table.flush()
+        self.tables.flush()
 
     def _row(self, status: RowStatus, value: float | None, forward: Solution, adjoint: Solution | None) -> None:
         self.tables.loss.row(

@@ -81,12 +81,18 @@ class Screen:
         if self.quiet or self.as_json:
             yield Watch()
             return
-        console = _console(sys.stderr)
-        if console.is_terminal and not console.is_dumb_terminal:
+        console = terminal(sys.stderr)
+        if console is not None:
             with _bars(console) as bars:
                 yield BarWatch(bars)
         else:
             yield LineWatch()
+
+
+def terminal(file: IO[str]) -> Console | None:
+    """A console for drawing on, None where there is no terminal that can."""
+    console = _console(file)
+    return console if console.is_terminal and not console.is_dumb_terminal else None
 
 
 def _finite(value: object) -> object:

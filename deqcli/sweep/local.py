@@ -9,51 +9,68 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
 import deqcli
-from deqcli.errors import Interrupted
+from deqcli.recipe.machine import available_memory, machine_memory
 from deqcli.recipe.schema import RunSpec
-from deqcli.runs.folder import COMPLETE, FAILED, INTERRUPTED
-from deqcli.runs.signals import StopSignals
-
-POLL_SECONDS = 0.2
-GRACE_SECONDS = 60.0
-"""How long workers may take to checkpoint after a signal."""
-
-OnProgress = Callable[[RunSpec, int, float], None]
-OnEnd = Callable[["CellEnd"], None]
-
-
-@dataclass(frozen=True)
-class CellEnd:
-    """How a cell ended: complete, failed or interrupted, with its sentence and exit code."""
-
-    spec: RunSpec
-    status: str
-    error: str | None = None
-    exit_code: int = 0
+from deqcli.runs.folder import INTERRUPTED
+from deqcli.sweep.cells import (
+    LOST,
+    PROCESS_BYTES,
+    Batch,
+    CellEnd,
+    Share,
+    batch_bytes,
+    batches,
+    by_cost,
+    devices,
+    end_of,
+    share,
+)
+from deqcli.sweep.drive import Drive
+from deqcli.sweep.work import Work
+from deqcli.sweep.worker import plain
 
 
-class _Worker:
+def compute_locally(work: Work) -> None:
+    """Compute the cells in worker processes. Raises: Interrupted, DiskFull."""
+    jobs, each = share(work.cells, work.execution, work.device)
+    grouped = batches(by_cost(work.cells), jobs)
+    shares = [Share(device, work.execution.threads, each) for device in devices(work.device)]
+    with local_pool(work.out, shares, min(jobs, len(grouped))) as pool:
+        Drive(pool, grouped, work.execution, work.listener).run()
+
+
+@contextmanager
+def local_pool(out: Path, shares: Sequence[Share], jobs: int) -> Iterator[LocalPool]:
+    """A pool of which no process is left after the block, however it is left."""
+    on_gpu = shares[0].device.startswith("cuda")  # which has a memory of its own
+    needs = (lambda _: PROCESS_BYTES) if on_gpu else batch_bytes
+    pool = LocalPool(lambda slot: Worker(out, shares[slot % len(shares)]), jobs, needs)
+    try:
+        yield pool
+    finally:
+        pool.close()
+
+
+class Worker:
     """A worker process and the cells it computes."""
 
-    def __init__(self, out: Path, device: str, threads: int) -> None:
+    def __init__(self, out: Path, share: Share) -> None:
         self.running: dict[str, RunSpec] = {}
-        self.ended = self.gone = False
+        self.leaving = False
         self._stderr: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (lives as long as the worker)
-        command = [sys.executable, "-P", "-m", "deqcli.sweep.worker", str(out), device, str(threads)]
+        command = [sys.executable, "-P", "-m", "deqcli.sweep.worker", str(out), json.dumps(share)]
         self.process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
-            env=_environment(),
+            env=environment(),
             start_new_session=True,  # Ctrl-C reaches the driver alone, which passes it on once
         )
         self._buffer = b""
@@ -63,35 +80,28 @@ class _Worker:
         assert self.process.stdout is not None
         return self.process.stdout
 
-    def give(self, batch: Sequence[RunSpec]) -> None:
+    def give(self, batch: Batch) -> None:
         """Start the cells of a batch."""
         assert self.process.stdin is not None
         self.running = {spec.run_id: spec for spec in batch}
-        line = json.dumps([{"run_id": spec.run_id, "spec": spec.model_dump(mode="json")} for spec in batch])
         with suppress(BrokenPipeError):  # it is dead, which its closed output will tell
-            self.process.stdin.write(line.encode() + b"\n")
+            self.process.stdin.write(json.dumps(plain(batch)).encode() + b"\n")
             self.process.stdin.flush()
 
-    def events(self) -> list[dict[str, Any]]:
-        """The events that have arrived; the last of a worker that has ended says how its cell failed.
-
-        Of several cells nobody knows which one it was: they are left in `running`, to be tried one by one.
-        """
+    def ends(self) -> list[CellEnd]:
+        """The ends that have arrived; those of a worker that is gone say how it went."""
         data = os.read(self.stdout.fileno(), 65536)
-        self.gone = not data
-        self.ended = self.ended or self.gone
         *lines, self._buffer = (self._buffer + data).split(b"\n")
-        if not data and len(self.running) == 1:
-            (run_id,) = self.running
-            return [{"event": FAILED, "run_id": run_id, "error": self._last_words(), "exit_code": 1}]
-        return [json.loads(line) for line in lines]
-
-    def lost(self) -> list[RunSpec]:
-        """The cells that a worker which is gone took along without a word; they are no longer its own."""
-        cells = list(self.running.values()) if self.gone else []
-        if self.gone:
+        found = [self._end(json.loads(line)) for line in lines]
+        if not data:
+            self.leaving = True
+            found += [CellEnd(spec, LOST, self._last_words(), 1) for spec in self.running.values()]
             self.running = {}
-        return cells
+        return found
+
+    def _end(self, event: dict[str, Any]) -> CellEnd:
+        self.leaving = self.leaving or event["event"] in (INTERRUPTED, LOST)  # after that it leaves
+        return end_of(event, self.running.pop(event["run_id"]))
 
     def _last_words(self) -> str:
         code = self.process.wait()
@@ -116,121 +126,73 @@ class _Worker:
                     pipe.close()
 
 
-@dataclass
-class LocalExecutor:
-    """`jobs` workers of `threads` threads each (0: by the width), all on one device."""
-
-    out: Path
-    device: str
-    jobs: int
-    threads: int
-
-    def run(self, batches: Sequence[Sequence[RunSpec]], on_progress: OnProgress, on_end: OnEnd) -> list[CellEnd]:
-        """Compute the cells, batch by batch in the order given; `on_end` hears of each as it ends.
-
-        Raises: Interrupted after SIGINT or SIGTERM, once every worker has checkpointed.
-        """
-        waiting, ends = deque(batches), list[CellEnd]()
-        signals = StopSignals()
-
-        def end(cell: CellEnd) -> None:
-            ends.append(cell)
-            on_end(cell)
-
-        with signals.installed(), signals.deferred(), self._workers(min(self.jobs, len(batches))) as crew:
-            for worker in crew.working():
-                worker.give(waiting.popleft())
-            while crew.working():
-                if signals.pending is not None:
-                    self._drain(crew, end)
-                    left = sum(len(batch) for batch in waiting)
-                    raise Interrupted(signals.pending, f"interrupted; {left} cells had not started")
-                for worker in crew.ready(POLL_SECONDS):
-                    _hear(worker, on_progress, end)
-                    self._occupy(worker, crew, waiting)
-        return ends
-
-    @contextmanager
-    def _workers(self, count: int) -> Iterator[_Crew]:
-        crew = _Crew(self)
-        try:
-            for _ in range(count):
-                crew.hire()
-            yield crew
-        finally:
-            crew.close()
-
-    def _occupy(self, worker: _Worker, crew: _Crew, waiting: deque[Sequence[RunSpec]]) -> None:
-        """Give a free worker the next batch, and replace one that has ended."""
-        waiting.extendleft([spec] for spec in worker.lost())
-        if worker.running:
-            return
-        if worker.ended or not waiting:
-            crew.dismiss(worker)
-        if waiting:
-            free = crew.hire() if worker.ended else worker
-            free.give(waiting.popleft())
-
-    def _drain(self, crew: _Crew, end: OnEnd) -> None:
-        """Pass the signal on and hear the workers out; one that stays silent is ended with the crew."""
-
-        def stopped(cell: CellEnd) -> None:
-            end(cell if cell.status == COMPLETE else replace(cell, status=INTERRUPTED))
-
-        for worker in crew.working():
-            worker.stop()
-        while crew.working() and (ready := crew.ready(GRACE_SECONDS)):
-            for worker in ready:
-                _hear(worker, lambda *_: None, stopped)
-                for spec in worker.lost():
-                    stopped(CellEnd(spec, INTERRUPTED, "its worker process ended"))
-                if not worker.running:
-                    crew.dismiss(worker)
-
-
-def _hear(worker: _Worker, on_progress: OnProgress, end: OnEnd) -> None:
-    """Pass on what a worker says; one whose cells have ended is free."""
-    for event in worker.events():
-        if event["event"] == "progress":
-            on_progress(worker.running[event["run_id"]], event["step"], event["loss"])
-        else:
-            spec = worker.running.pop(event["run_id"])
-            worker.ended = worker.ended or event["event"] == INTERRUPTED  # after that it leaves
-            end(CellEnd(spec, event["event"], event.get("error"), event.get("exit_code", 0)))
-
-
-def _environment() -> dict[str, str]:
-    """The driver's environment, and where deqcli is if it is no installed package."""
-    checkout = Path(deqcli.__file__).parent.parent
-    if not (checkout / "setup.cfg").exists():
-        return dict(os.environ)
+def environment() -> dict[str, str]:
+    """This process's environment, and where deqcli is if it is no installed package."""
     known = os.environ.get("PYTHONPATH", "")
-    return os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [known, str(checkout)]))}
+    where = checkout()
+    return dict(os.environ) | ({"PYTHONPATH": os.pathsep.join(filter(None, [known, str(where)]))} if where else {})
 
 
-class _Crew:
-    """The workers at work, and which of them have something to say."""
+def checkout() -> Path | None:
+    """The folder above the package where that is no installed one."""
+    folder = Path(deqcli.__file__).parent.parent
+    return folder if (folder / "setup.cfg").exists() else None
 
-    def __init__(self, executor: LocalExecutor) -> None:
-        self._executor, self._selector = executor, selectors.DefaultSelector()
-        self._all: list[_Worker] = []
 
-    def hire(self) -> _Worker:
-        worker = _Worker(self._executor.out, self._executor.device, self._executor.threads)
-        self._all.append(worker)
-        self._selector.register(worker.stdout, selectors.EVENT_READ, worker)
-        return worker
+class LocalPool:
+    """Slots for workers, each with a device of its own where there are enough; a worker serves many batches."""
 
-    def dismiss(self, worker: _Worker) -> None:
-        self._selector.unregister(worker.stdout)
+    def __init__(self, hire: Callable[[int], Worker], jobs: int, needs: Callable[[Batch], int] = batch_bytes) -> None:
+        self._hire, self._needs = hire, needs
+        self._slots: list[Worker | None] = [None] * jobs
+        self._selector = selectors.DefaultSelector()
 
-    def working(self) -> list[_Worker]:
-        return [key.data for key in self._selector.get_map().values()]
+    @property
+    def _busy(self) -> list[Worker]:
+        return [worker for worker in self._slots if worker and worker.running]
 
-    def ready(self, seconds: float) -> list[_Worker]:
-        return [key.data for key, _ in self._selector.select(seconds)]
+    def room(self, batch: Batch) -> bool:
+        """Whether a slot is free, and the memory for the batch beside what runs."""
+        if len(self._busy) == len(self._slots):
+            return False
+        needed, promised = self._needs(batch), sum(self._needs(list(worker.running.values())) for worker in self._busy)
+        return not promised or (promised + needed <= machine_memory() and needed <= available_memory())
+
+    def start(self, batch: Batch) -> None:
+        """Give the batch to a worker that has none, or to a new one."""
+        slot = next(index for index, worker in enumerate(self._slots) if not (worker and worker.running))
+        worker = self._slots[slot]
+        if worker is None or worker.leaving:
+            if worker is not None:
+                self._dismiss(worker)
+            worker = self._slots[slot] = self._hire(slot)
+            self._selector.register(worker.stdout, selectors.EVENT_READ, worker)
+        worker.give(batch)
+
+    def ended(self, seconds: float) -> list[CellEnd]:
+        """What the workers say, after waiting up to so many seconds for a word."""
+        found = []
+        for key, _ in self._selector.select(seconds):
+            worker: Worker = key.data
+            found += worker.ends()
+            if worker.leaving and not worker.running:
+                self._dismiss(worker)
+        return found
+
+    def _dismiss(self, worker: Worker) -> None:
+        with suppress(KeyError):
+            self._selector.unregister(worker.stdout)
+        self._slots = [None if each is worker else each for each in self._slots]
+        worker.close()
+
+    def stop(self) -> None:
+        """Pass a signal on to the workers that compute."""
+        for worker in self._busy:
+            worker.stop()
 
     def close(self) -> None:
-        for worker in self._all:
-            worker.close()
+        """End every worker."""
+        for worker in self._slots:
+            if worker is not None:
+                worker.close()
         self._selector.close()

@@ -1,15 +1,13 @@
-"""A sweep over widths and seeds: what is complete is kept, the rest is computed, all of it merged."""
+"""A sweep over widths, seeds and further axes: what is complete is kept, the rest is computed, all of it merged."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from deqcli.errors import CorruptArtefact, Interrupted, Refused
-from deqcli.recipe.machine import cores, machine_memory
-from deqcli.recipe.memory import spec_bytes
+from deqcli.errors import CorruptArtefact
 from deqcli.recipe.schema import Recipe, RunSpec
 from deqcli.runs import files
 from deqcli.runs.folder import (
@@ -17,27 +15,41 @@ from deqcli.runs.folder import (
     FAILED,
     INTERRUPTED,
     RUNNING,
+    SUBMITTED,
     Manifest,
     Status,
     clear,
     find_complete,
     hashes,
     locked,
+    owner,
     read_manifest,
+    verify,
     write_manifest,
 )  # fmt: skip
 from deqcli.runs.signals import StopSignals
-from deqcli.sweep.local import CellEnd, LocalExecutor, OnEnd, OnProgress
+from deqcli.sweep.cells import CellEnd, OnEnd
+from deqcli.sweep.drive import Listener
+from deqcli.sweep.local import compute_locally
 from deqcli.sweep.merge import merge
+from deqcli.sweep.ray_tasks import compute_by_ray
+from deqcli.sweep.slurm import submit
+from deqcli.sweep.status import WAITING, CellState, Paces, learn_paces, read_state
+from deqcli.sweep.watch import Progress, Watcher
+from deqcli.sweep.work import Work
 
-NVIDIA = Path("/dev/nvidiactl")
-"""There where a CUDA device may be: asking torch would cost its import."""
+EXECUTORS: dict[str, Callable[[Work], str | None]] = {
+    "local": compute_locally,
+    "ray": compute_by_ray,
+    "slurm": submit,
+}
+"""Where cells are computed, by name: each has `deqcli.runs.run` called on (RunSpec, folder).
 
-EXECUTORS = {"local": LocalExecutor}
-"""Where cells are computed, by name; each runs `deqcli.runs.run.run` on (RunSpec, folder)."""
+What goes on elsewhere after it has returned, it says in a sentence.
+"""
 
-MOST_STACKED = 16
-"""Networks in one stack: more gain nothing, and a worker that dies takes fewer along."""
+UNUSED = (files.CHECKPOINT, files.TIMING)
+"""Files of a complete run that no sweep reads."""
 
 Finish = Callable[[Path], Sequence[str]]
 """Draws figures into a sweep's folder and returns their names."""
@@ -45,14 +57,13 @@ Finish = Callable[[Path], Sequence[str]]
 
 @dataclass(frozen=True)
 class SweepOptions:
-    """How a sweep is computed; none of it is part of the recipe. `jobs` None: by cells, cores and memory."""
+    """What a sweep is told beside its recipe; none of it decides a number."""
 
-    executor: str = "local"
     device: str = "auto"
-    jobs: int | None = None
     finish: Finish = lambda _: ()
-    on_progress: OnProgress = lambda *_: None
     on_end: OnEnd = lambda _: None
+    on_repeat: OnEnd = lambda _: None
+    on_progress: Callable[[Progress], None] = lambda _: None
 
 
 @dataclass(frozen=True)
@@ -63,11 +74,13 @@ class SweepEnd:
     ends: list[CellEnd]
     kept: int
     figures: list[Path]
+    elsewhere: str | None = None
+    """Where the cells that are waiting will be computed."""
 
     @property
     def failed(self) -> list[CellEnd]:
-        """The cells that are not complete."""
-        return [end for end in self.ends if end.status != COMPLETE]
+        """The cells that ended without being complete."""
+        return [end for end in self.ends if end.status not in (COMPLETE, WAITING)]
 
 
 def sweep_folder(out: Path, recipe: Recipe) -> Path:
@@ -78,41 +91,57 @@ def sweep_folder(out: Path, recipe: Recipe) -> Path:
 def sweep(recipe: Recipe, out: Path, options: SweepOptions) -> SweepEnd:
     """Run every cell that is not complete, merge the tables, draw the figures.
 
-    Raises: Refused (data, executor), Interrupted (what is complete stays so), CorruptArtefact, FolderInUse, OSError.
+    Raises: Refused (data, executor), Interrupted (what is complete stays so), CorruptArtefact, FolderInUse, DiskFull,
+    OSError.
     """
     folder, cells = sweep_folder(out, recipe), recipe.cells()
-    if options.executor not in EXECUTORS:
-        raise Refused(f"--executor {options.executor}: there is {', '.join(EXECUTORS)}")
-    read_manifest(folder, "sweep", recipe.sweep_id)
+    found = read_manifest(folder, "sweep", folder.name)
     ended = {cell.run_id: end for cell in cells if (end := _already(out, cell)) is not None}
     kept = sum(end.status == COMPLETE for end in ended.values())
+    figures = _intact(folder, found) if found is not None and kept == len(cells) else None
+    if figures is not None:
+        return SweepEnd(folder, [ended[cell.run_id] for cell in cells], kept, figures)
     if len(ended) < len(cells):
-        recipe.data.load()  # refused once, and not by every worker
+        for variant in recipe.variants:
+            variant.data.load()  # refused once, and not by every worker
     with StopSignals().installed(), locked(folder):
         clear(folder, [])
         files.replace_text(folder / files.RECIPE, files.recipe_text(recipe))
-        _note(folder, recipe, RUNNING)
+        note(folder, recipe, RUNNING)
         try:
-            _compute([cell for cell in cells if cell.run_id not in ended], out, options, ended)
-            ends = [ended[cell.run_id] for cell in cells]
-            tables, figures = merge(out, folder, ends), options.finish(folder)
-        except Interrupted:
-            _note(folder, recipe, INTERRUPTED)
+            elsewhere = _compute(recipe, out, folder, options, ended)
+        except BaseException:
+            with suppress(OSError):
+                note(folder, recipe, INTERRUPTED)
             raise
-        status: Status = COMPLETE if all(end.status == COMPLETE for end in ends) else FAILED
-        _note(folder, recipe, status, hashes(folder, [files.RECIPE, *tables, *figures]))
-    return SweepEnd(folder, ends, kept, [folder / name for name in figures])
+        ends = [ended.get(cell.run_id) or CellEnd(cell, WAITING) for cell in cells]
+        if elsewhere is not None:
+            note(folder, recipe, SUBMITTED)
+            return SweepEnd(folder, ends, kept, [], elsewhere)
+        return SweepEnd(folder, ends, kept, conclude(recipe, out, folder, ends, options.finish))
 
 
 def _already(out: Path, cell: RunSpec) -> CellEnd | None:
     """A cell that needs no computing: complete, or in a folder that cannot be trusted."""
     try:
-        return CellEnd(cell, COMPLETE) if find_complete(out, cell) else None
+        return CellEnd(cell, COMPLETE) if find_complete(out, cell, but=UNUSED) else None
     except CorruptArtefact as error:
         return CellEnd(cell, FAILED, str(error), error.exit_code)
 
 
-def _note(folder: Path, recipe: Recipe, status: Status, digests: dict[str, str] | None = None) -> None:
+def _intact(folder: Path, manifest: Manifest) -> list[Path] | None:
+    """The figures of a complete sweep whose files are all what was written; None where it is none."""
+    if manifest.status != COMPLETE:
+        return None
+    try:
+        verify(folder, manifest.files)
+    except CorruptArtefact:
+        return None  # it can be made again from the runs
+    return [folder / name for name in manifest.files if name.startswith("figures/")]
+
+
+def note(folder: Path, recipe: Recipe, status: Status, digests: dict[str, str] | None = None) -> None:
+    """Write a sweep's manifest."""
     cells = [cell.run_id for cell in recipe.cells()]
     manifest = Manifest(
         kind="sweep", id=recipe.sweep_id, recipe=recipe.name, status=status, cells=cells, files=digests or {}
@@ -120,39 +149,56 @@ def _note(folder: Path, recipe: Recipe, status: Status, digests: dict[str, str] 
     write_manifest(folder, manifest)
 
 
-def _compute(cells: list[RunSpec], out: Path, options: SweepOptions, ended: dict[str, CellEnd]) -> None:
-    """Run the cells, the most expensive first, so that none is left alone at the end."""
+def conclude(recipe: Recipe, out: Path, folder: Path, ends: Sequence[CellEnd], finish: Finish) -> list[Path]:
+    """Merge the tables, draw the figures and say in the manifest how the sweep ended; the figures."""
+    tables, figures = merge(recipe, out, folder, ends), finish(folder)
+    status: Status = COMPLETE if all(end.status == COMPLETE for end in ends) else FAILED
+    note(folder, recipe, status, hashes(folder, [files.RECIPE, *tables, *figures]))
+    return [folder / name for name in figures]
+
+
+def _compute(recipe: Recipe, out: Path, folder: Path, options: SweepOptions, ended: dict[str, CellEnd]) -> str | None:
+    """Have the executor compute the cells that have not ended; what it says of those computed elsewhere."""
+    cells = [cell for cell in recipe.cells() if cell.run_id not in ended]
+    for end in ended.values():
+        if end.status == FAILED:
+            options.on_end(end)
+    watcher = Watcher(out, recipe.cells(), ended, options.on_progress)
 
     def on_end(end: CellEnd) -> None:
         ended[end.spec.run_id] = end
         options.on_end(end)
 
-    for end in ended.values():
-        if end.status == FAILED:
-            options.on_end(end)
-    if cells:
-        jobs, threads = share(cells, options)
-        executor = EXECUTORS[options.executor](out, options.device, jobs, threads)
-        executor.run(batches(sorted(cells, key=lambda cell: -cell.model.width), jobs), options.on_progress, on_end)
+    if not cells:
+        return None
+    listener = Listener(on_end, options.on_repeat, watcher.running)
+    return EXECUTORS[recipe.execution.executor](Work(recipe, cells, out, folder, options.device, listener))
 
 
-def batches(cells: Sequence[RunSpec], jobs: int) -> list[list[RunSpec]]:
-    """The cells in their order; small ones that differ in their seed alone are together, shared out among the jobs."""
-    together: dict[str, list[RunSpec]] = {}
-    for cell in cells:
-        others = cell.model_copy(update={"train": cell.train.model_copy(update={"seed": 0})})
-        together.setdefault(others.model_dump_json() if cell.stackable else cell.run_id, []).append(cell)
-    return [
-        alike[first : first + size]
-        for alike in together.values()
-        for size in [min(MOST_STACKED, math.ceil(len(alike) / jobs))]
-        for first in range(0, len(alike), size)
-    ]
+@dataclass(frozen=True)
+class SweepStatus:
+    """A sweep as its folders tell it: how far it is and each of its cells, and who works on it."""
+
+    folder: Path
+    state: str
+    cells: list[CellState]
+    progress: Progress
+    owner: str | None
 
 
-def share(cells: Sequence[RunSpec], options: SweepOptions) -> tuple[int, int]:
-    """(workers, threads of each; 0: by the width): no more threads than cores, no more runs than memory holds."""
-    fitting = max(1, machine_memory() // max(spec_bytes(cell, keeps_start=True) for cell in cells))
-    on_gpu = options.device.startswith(("cuda", "mps")) or (options.device == "auto" and NVIDIA.exists())
-    jobs = options.jobs or min(1 if on_gpu else cores(), len(cells), fitting)
-    return jobs, max(1, cores() // jobs) if jobs > 1 else 0
+def sweep_status(recipe: Recipe, out: Path) -> SweepStatus:
+    """How far a sweep is. `state` is that of its manifest, `interrupted` where its driver is gone, or `not started`.
+
+    Raises: CorruptArtefact.
+    """
+    folder = sweep_folder(out, recipe)
+    manifest, who = read_manifest(folder, "sweep", folder.name), owner(folder)
+    states = [read_state(out, cell) for cell in recipe.cells()]
+    paces: Paces = {}
+    if any(each.steps_left for each in states):
+        learn_paces(paces, out, states)
+    running = sum(each.state == RUNNING for each in states)
+    state = manifest.status if manifest else "not started"
+    gone = state == RUNNING and who is None
+    progress = Progress.of(states, paces, recipe.execution.jobs or running)
+    return SweepStatus(folder, INTERRUPTED if gone else state, states, progress, who)

@@ -1,0 +1,130 @@
+"""The SLURM executor: an array of jobs, each a few cells; nothing is left running here, the folder tells the rest."""
+
+from __future__ import annotations
+
+import json
+import math
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from deqcli.errors import FolderInUse, Refused
+from deqcli.recipe.execution import ExecutionOptions
+from deqcli.recipe.schema import RunSpec
+from deqcli.runs.files import replace_text
+from deqcli.sweep.cells import Batch, batch_bytes, batches, by_cost
+from deqcli.sweep.local import checkout
+from deqcli.sweep.work import Work
+
+FOLDER, SCRIPT, PLAN, JOB = "slurm", "array.sh", "plan.json", "job.json"
+MOST_TASKS = 1000
+"""Tasks of an array: SLURM's MaxArraySize is 1001 unless it was set."""
+
+MODULE = "deqcli.cli.slurm_task"
+
+
+def submit(work: Work) -> str:
+    """Submit an array that computes the cells; what was submitted, in a sentence.
+
+    Raises: FolderInUse while an earlier array is in the queue, Refused with what sbatch says.
+    """
+    folder = work.folder.absolute() / FOLDER
+    _refuse_queued(folder)
+    tasks = _tasks(work.cells, work.execution.jobs or MOST_TASKS)
+    folder.mkdir(exist_ok=True)
+    plan = {
+        "out": str(work.out.absolute()),
+        "recipe": work.recipe.model_dump(mode="json"),
+        "device": work.device,
+        "tasks": [[cell.run_id for cell in task] for task in tasks],
+    }
+    replace_text(folder / PLAN, json.dumps(plan))
+    replace_text(folder / SCRIPT, script(folder, tasks, work.execution, work.recipe.name))
+    job = _tell("sbatch", "--parsable", str(folder / SCRIPT)).split(";")[0].strip()
+    replace_text(folder / JOB, json.dumps({"job": job}))
+    return f"submitted SLURM job {job}: {len(work.cells)} cells in {len(tasks)} tasks, logs in {folder}"
+
+
+def _tasks(cells: Sequence[RunSpec], jobs: int) -> list[list[RunSpec]]:
+    """The cells of each task: a batch, or where there are too many of them several."""
+    grouped = batches(by_cost(cells), jobs)
+    size = math.ceil(len(grouped) / MOST_TASKS)
+    return [
+        [cell for batch in grouped[first : first + size] for cell in batch] for first in range(0, len(grouped), size)
+    ]
+
+
+def script(folder: Path, tasks: Sequence[Batch], execution: ExecutionOptions, name: str) -> str:
+    """The batch script: #SBATCH lines, the recipe's own, and the task in place of the shell: signals reach it."""
+    path = (
+        [f"export PYTHONPATH={shlex.quote(str(where))}${{PYTHONPATH:+:$PYTHONPATH}}"] if (where := checkout()) else []
+    )
+    command = shlex.join([sys.executable, "-P", "-m", MODULE, str(folder)])
+    lines = [f"#SBATCH {line}" for line in _directives(folder, tasks, execution, name)]
+    return "\n".join(["#!/bin/sh", *lines, *execution.slurm.lines, *path, f"exec {command}", ""])
+
+
+def _directives(folder: Path, tasks: Sequence[Batch], execution: ExecutionOptions, name: str) -> Iterator[str]:
+    slurm = execution.slurm
+    throttle = slurm.throttle or execution.jobs
+    yield f"--job-name=deqcli-{name}"
+    yield f"--array=0-{len(tasks) - 1}" + (f"%{throttle}" if throttle else "")
+    yield f"--time={slurm.time}"
+    yield f"--mem={slurm.memory or _megabytes(tasks)}"
+    yield f"--cpus-per-task={execution.threads or 1}"
+    for option in ("partition", "account", "gres"):
+        if value := getattr(slurm, option):
+            yield f"--{option}={value}"
+    yield f"--signal=B:USR1@{slurm.grace}"
+    yield "--requeue"
+    yield "--open-mode=append"
+    yield f"--output={_quoted(folder)}/%A_%a.log"
+
+
+def _quoted(folder: Path) -> str:
+    """A path as sbatch reads it: % begins a pattern there."""
+    return str(folder).replace("%", "%%")
+
+
+def _megabytes(tasks: Sequence[Batch]) -> str:
+    """What the largest task takes beside the process that supervises it."""
+    return f"{math.ceil(1.1 * max(batch_bytes(task) for task in tasks) / 2**20) + 100}M"
+
+
+def queued_job(folder: Path) -> str | None:
+    """The job of a sweep's folder that SLURM still has in its queue."""
+    try:
+        job = str(json.loads((folder / JOB).read_text(encoding="utf-8"))["job"])
+        listed = subprocess.run(
+            ["squeue", "--noheader", "--jobs", job], capture_output=True, text=True, check=False  # noqa: S607
+        )  # fmt: skip
+    except (OSError, ValueError, KeyError):
+        return None
+    return job if listed.returncode == 0 and listed.stdout.strip() else None
+
+
+def _refuse_queued(folder: Path) -> None:
+    if job := queued_job(folder):
+        raise FolderInUse(f"SLURM job {job} works on this sweep; wait for it (--status), or end it: scancel {job}")
+
+
+def _tell(*command: str) -> str:
+    """What a command of SLURM prints. Raises: Refused with what it complains of."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError:
+        raise Refused(
+            f"execution.executor: slurm needs {command[0]}, which is not on the PATH of this machine"
+        ) from None
+    if done.returncode != 0:
+        raise Refused(f"{command[0]} refused: {' '.join(done.stderr.split()) or f'exit code {done.returncode}'}")
+    return done.stdout
+
+
+def read_plan(folder: Path) -> dict[str, Any]:
+    """What the tasks of an array compute."""
+    plan: dict[str, Any] = json.loads((folder / PLAN).read_text(encoding="utf-8"))
+    return plan

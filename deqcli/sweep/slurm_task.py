@@ -1,0 +1,99 @@
+"""A task of a SLURM array: its cells in a supervised worker, checkpointed and requeued before the time limit."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from deqcli.errors import CellsFailed, CorruptArtefact, Interrupted
+from deqcli.recipe.schema import Recipe, RunSpec
+from deqcli.runs.folder import COMPLETE, FAILED, locked, read_manifest, run_folder
+from deqcli.sweep.cells import CellEnd, Share, batches, devices
+from deqcli.sweep.drive import Drive, Listener
+from deqcli.sweep.local import local_pool
+from deqcli.sweep.slurm import read_plan
+from deqcli.sweep.status import read_state
+from deqcli.sweep.sweep import Finish, conclude, sweep_folder
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+
+def run_task(folder: Path, finish: Finish) -> int:
+    """Compute the cells of this task of the array planned in `folder`; the exit code.
+
+    Before the time limit every cell checkpoints and the task goes back to the queue, unless it got no step further.
+    The last task to end merges the tables.
+    """
+    plan = read_plan(folder)
+    out, recipe = Path(plan["out"]), Recipe.model_validate(plan["recipe"])
+    wanted = set(plan["tasks"][int(os.environ["SLURM_ARRAY_TASK_ID"])])
+    cells = [cell for cell in recipe.cells() if cell.run_id in wanted]
+    before = _steps(out, cells)
+    failed: list[CellEnd] = []
+    try:
+        _compute(recipe, out, cells, plan["device"], failed)
+    except Interrupted as stop:
+        return _interrupted(stop, _steps(out, cells) > before)
+    _conclude(recipe, out, finish)
+    return CellsFailed.exit_code if failed else 0
+
+
+def _steps(out: Path, cells: Sequence[RunSpec]) -> int:
+    return sum(read_state(out, cell).step or 0 for cell in cells)
+
+
+def _compute(recipe: Recipe, out: Path, cells: Sequence[RunSpec], device: str, failed: list[CellEnd]) -> None:
+    def ended(end: CellEnd) -> None:
+        _say(f"{end.spec.run_id} {end.status}" + (f": {end.error}" if end.error else ""))
+        if end.status == FAILED:
+            failed.append(end)
+
+    def repeated(end: CellEnd) -> None:
+        _say(f"{end.spec.run_id}: {end.error}; attempt {end.attempts}")
+
+    execution = recipe.execution
+    share = Share(devices(device)[0], execution.threads, execution.threads or 1)
+    with local_pool(out, [share], 1) as pool:
+        Drive(pool, batches(cells, 1), execution, Listener(ended, repeated), SIGNALS).run()
+
+
+def _say(sentence: str) -> None:
+    print(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {sentence}", flush=True)
+
+
+def _interrupted(stop: Interrupted, went_on: bool) -> int:
+    """After the checkpoint: back to the queue where it was the time limit that came near."""
+    _say(str(stop))
+    if stop.signum == signal.SIGUSR1 and not went_on:
+        _say("no step was made before the time limit; execution.slurm.time must be longer")
+    elif stop.signum == signal.SIGUSR1:
+        task = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+        _say(f"requeue {task}")
+        subprocess.run(["scontrol", "requeue", task], check=True)  # noqa: S607
+        time.sleep(60)  # SLURM ends this process
+    return stop.exit_code
+
+
+def _conclude(recipe: Recipe, out: Path, finish: Finish) -> None:
+    """Merge the tables if every cell of the sweep is complete or failed."""
+    folder = sweep_folder(out, recipe)
+    ends = [_end(out, cell) for cell in recipe.cells()]
+    if all(end is not None for end in ends):
+        with locked(folder):
+            conclude(recipe, out, folder, [end for end in ends if end is not None], finish)
+        _say(f"merged into {folder}")
+
+
+def _end(out: Path, cell: RunSpec) -> CellEnd | None:
+    """How a cell ended, by its manifest; None where it has not."""
+    try:
+        manifest = read_manifest(run_folder(out, cell), "run", cell.run_id)
+    except CorruptArtefact as error:
+        return CellEnd(cell, FAILED, str(error), error.exit_code)
+    if manifest is None or manifest.status not in (COMPLETE, FAILED):
+        return None
+    return CellEnd(cell, manifest.status, manifest.error, manifest.exit_code)
