@@ -99,9 +99,9 @@ def queued_job(folder: Path) -> str | None:
     try:
         job = str(json.loads((folder / JOB).read_text(encoding="utf-8"))["job"])
         listed = subprocess.run(
-            ["squeue", "--noheader", "--jobs", job], capture_output=True, text=True, check=False  # noqa: S607
+            ["squeue", "--noheader", "--jobs", job], capture_output=True, text=True, check=False, timeout=30  # noqa: S607
         )  # fmt: skip
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, subprocess.TimeoutExpired):
         return None
     return job if listed.returncode == 0 and listed.stdout.strip() else None
 

@@ -66,16 +66,28 @@ def _say(sentence: str) -> None:
 
 
 def _interrupted(stop: Interrupted, went_on: bool) -> int:
-    """After the checkpoint: back to the queue where it was the time limit that came near."""
+    """After the checkpoint: back to the queue where it was the time limit that came near; else as SLURM decides."""
     _say(str(stop))
-    if stop.signum == signal.SIGUSR1 and not went_on:
-        _say("no step was made before the time limit; execution.slurm.time must be longer")
-    elif stop.signum == signal.SIGUSR1:
-        task = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
-        _say(f"requeue {task}")
-        subprocess.run(["scontrol", "requeue", task], check=True)  # noqa: S607
-        time.sleep(60)  # SLURM ends this process
-    return stop.exit_code
+    task = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
+    if stop.signum != signal.SIGUSR1 and not (stop.signum == signal.SIGTERM and _out_of_time(task)):
+        return stop.exit_code
+    if not went_on:
+        _say("no step was made in the time limit; execution.slurm.time must be longer")
+        return stop.exit_code
+    done = _scontrol("requeue", task)
+    _say(f"requeued {task}" if done.returncode == 0 else f"{task} cannot be requeued: {done.stderr.strip()}")
+    return 0 if done.returncode == 0 else stop.exit_code
+
+
+def _out_of_time(task: str) -> bool:
+    """Whether SLURM ends this task because of its time limit, and not because somebody cancelled or requeued it."""
+    return "Reason=TimeLimit" in _scontrol("show", "job", task).stdout
+
+
+def _scontrol(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """In a session of its own: the signal that ends the task must not end this."""
+    command = ["scontrol", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False, start_new_session=True)
 
 
 def _conclude(recipe: Recipe, out: Path, finish: Finish) -> None:
