@@ -57,7 +57,7 @@ def test_the_same_tables_give_the_same_bytes(tmp_path: Path) -> None:
 
 def drawn(folder: Path) -> Figure:
     """The combined figure, unsaved."""
-    return figures.draw(figures.Sweep(folder), "figure-1")
+    return figures.draw(figures.Sweep.read(folder), "figure-1")
 
 
 def test_a_line_is_the_mean_over_seeds_and_its_band_their_range(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_behind_each_measured_curve_is_a_thin_one_of_its_prediction(tmp_path: Pa
 
 def test_rescaled_time_is_eta_times_width_times_step(tmp_path: Path) -> None:
     write_tables(tmp_path, widths=2, seeds=2)
-    plain, rescaled = figures.draw(figures.Sweep(tmp_path), "rescaled").axes
+    plain, rescaled = figures.draw(figures.Sweep.read(tmp_path), "rescaled").axes
     assert (plain.get_xlabel(), rescaled.get_xlabel()) == ("step", r"$\eta \, m \cdot$ step")
     for width, before, after in zip((100, 110) * 2, plain.lines, rescaled.lines, strict=True):
         assert np.asarray(after.get_xdata()) == pytest.approx(1e-3 * width * np.asarray(before.get_xdata()))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -43,6 +42,7 @@ from deqcli.runs.records import (
     TIMING_COLUMNS,
     Table,
     csv_text,
+    whole,
 )  # fmt: skip
 from deqcli.runs.results import results
 from deqcli.runs.trainer import Report, Tables, Trainer
@@ -154,7 +154,9 @@ class Attempt:
         return checkpoint
 
     def _tables(self, checkpoint: Checkpoint | None) -> Tables:
-        marks: Mapping[str, Any] = checkpoint.state["marks"] if checkpoint else {}
+        marks: dict[str, Any] = dict(checkpoint.state["marks"]) if checkpoint else {}
+        if checkpoint and "timing" not in marks:
+            marks["timing"] = whole(self.folder / files.TIMING)
         keys = row_keys(self.spec)
         opened = {
             name: self._files.enter_context(Table(self.folder / file, TABLE_COLUMNS[name], keys, marks.get(name)))
@@ -221,12 +223,15 @@ class Attempt:
     def checkpoint(self, network: Network, k: int) -> None:
         """Write what the next step depends on: network k of a stack, or the only one."""
         trainer, cell = self.trainer, network.cell(k)
+        marks = trainer.tables.marks()
+        if trainer.finished:
+            del marks["timing"]  # nothing follows it, and its clock would be in the last file that the recipe decides
         state = {
             "run_id": self.spec.run_id,
             "step": trainer.step,
             "misses": trainer.misses,
             "baseline": self.metrics.baseline.scalars(),
-            "marks": trainer.tables.marks(),
+            "marks": marks,
             "files": hashes(self.folder, STARTED),
         }
         own = {name: tensor[k] if network.stacked else tensor for name, tensor in network.state().items()}

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Self
 
+from deqcli.data.files import file_sha256
 from deqcli.errors import CorruptArtefact
 
 RUN_KEYS = ("run_id", "recipe", "dataset", "activation", "width", "seed")
@@ -66,6 +67,13 @@ def read_rows(path: Path) -> list[dict[str, str]]:
     """The rows of a CSV file as text."""
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
+
+
+def whole(path: Path) -> tuple[int, str]:
+    """The mark of a file to which nothing will be appended. Raises: CorruptArtefact where it is missing."""
+    if not path.exists():
+        raise CorruptArtefact(f"{path} is missing; train --force computes it anew")
+    return path.stat().st_size, file_sha256(path)
 
 
 class Table:

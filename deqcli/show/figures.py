@@ -5,9 +5,11 @@ To add one, write a function that draws on an `Axes` and name it in `PANELS`, an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -15,22 +17,56 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from deqcli.runs.files import LOSS, PREDICTION, SPECTRAL
-from deqcli.show.style import panels, save, styled, thick_lines, thin_lines
+from deqcli.runs.records import SPECTRAL_COLUMNS
+from deqcli.show.style import WIDTHS, panels, save, styled, thick_lines, thin_lines
 
 LEAST_NORM_SPAN = 0.004
 CONVERGED = "converged"
 
 
+@dataclass(frozen=True)
 class Sweep:
     """The tables of a sweep, as the figures want them: converged rows, by width and seed, and what was predicted."""
 
-    def __init__(self, folder: Path) -> None:
+    loss: pd.DataFrame
+    spectral: pd.DataFrame
+    prediction: pd.DataFrame
+    name: str = ""
+    """Of a part: the values that its runs have on the further axes."""
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """From the folder of a sweep."""
         loss, prediction = pd.read_csv(folder / LOSS), pd.read_csv(folder / PREDICTION)
         rates = prediction.drop_duplicates("run_id").set_index("run_id")["learning_rate"]
-        self.loss = logarithms(loss[loss["status"] == CONVERGED])
-        self.loss["time"] = self.loss["run_id"].map(rates) * self.loss["width"] * self.loss["step"]
-        self.prediction = logarithms(prediction)
-        self.spectral = pd.read_csv(folder / SPECTRAL)
+        loss = logarithms(loss[loss["status"] == CONVERGED])
+        loss["time"] = loss["run_id"].map(rates) * loss["width"] * loss["step"]
+        return cls(loss, pd.read_csv(folder / SPECTRAL), logarithms(prediction))
+
+    @property
+    def axes(self) -> list[str]:
+        """The axes beyond widths and seeds: columns of the merged tables that a run's own have not."""
+        return [column for column in self.spectral.columns if column not in SPECTRAL_COLUMNS]
+
+    def facets(self) -> list[list[Self]]:
+        """A part for each combination of values: the first axis side by side, the others one below another."""
+        if not self.axes:
+            return [[self]]
+        first, others = self.axes[0], self.axes[1:]
+        across = self.spectral[first].drop_duplicates().tolist()
+        down = self.spectral[others].drop_duplicates().to_dict("records") if others else [{}]
+        return [[self._part({first: value, **row}) for value in across] for row in down]
+
+    def _part(self, values: Mapping[Hashable, Any]) -> Self:
+        def of(rows: pd.DataFrame) -> pd.DataFrame:
+            widths = rows["width"].unique().tolist()
+            for key, value in values.items():
+                rows = rows[rows[key] == value]
+            rows.attrs[WIDTHS] = widths
+            return rows
+
+        name = ", ".join(f"{str(key).partition('.')[2]} {value}" for key, value in values.items())
+        return replace(self, loss=of(self.loss), spectral=of(self.spectral), prediction=of(self.prediction), name=name)
 
     @property
     def caption(self) -> str:
@@ -102,7 +138,7 @@ def draw_figures(sweep_folder: Path) -> Sequence[str]:
 
     The same tables give the same bytes. Nothing is drawn of a sweep in which no row converged.
     """
-    sweep = Sweep(sweep_folder)
+    sweep = Sweep.read(sweep_folder)
     if sweep.loss.empty or sweep.spectral.empty:
         return []
     with styled():
@@ -111,11 +147,24 @@ def draw_figures(sweep_folder: Path) -> Sequence[str]:
 
 def draw(sweep: Sweep, figure: str) -> Figure:
     """One of the figures."""
-    layout = [[partial(_panel, sweep, name) for name in row] for row in LAYOUTS[figure]]
+    names = [[(part, name) for part in parts for name in row] for parts in sweep.facets() for row in LAYOUTS[figure]]
+    layout = [[partial(_panel, part, name) for part, name in row] for row in names]
     predicted = any(PANELS[name] in PREDICTED for row in LAYOUTS[figure] for name in row)
     lines = [sweep.title, sweep.caption, *(["thin lines: predicted from $H(0)$"] if predicted else [])]
-    return panels(layout, "\n".join(lines))
+    drawn = panels(layout, "\n".join(lines))
+    _align(drawn.axes, [name for row in names for _, name in row])
+    return drawn
 
 
 def _panel(sweep: Sweep, name: str, axes: Axes) -> None:
     PANELS[name](axes, sweep)
+    axes.set_title(sweep.name)
+
+
+def _align(axes: Sequence[Axes], names: Sequence[str]) -> None:
+    """Give panels of one kind the same limits, so that parts of a sweep can be compared."""
+    for name in set(names):
+        alike = [each for each, its in zip(axes, names, strict=True) if its == name]
+        lows, highs = zip(*(each.get_ylim() for each in alike), strict=True)
+        for each in alike:
+            each.set_ylim(min(lows), max(highs))

@@ -37,14 +37,18 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 MARKERS_PER_LINE = 6
 ENTRIES_PER_LINE = 5
 THIN = 0.6
+WIDTHS = "widths"
+"""The attribute of a part of a table that has the widths of the whole."""
 
 
 def by_width(rows: pd.DataFrame) -> Iterator[tuple[int, Any, pd.DataFrame]]:
-    """(index, colour, rows) of each width, ascending, from dark to light."""
-    widths = sorted(rows["width"].unique())
+    """(index, colour, rows) of each width, ascending, from dark to light; those of a part as in the whole."""
+    widths = sorted(rows.attrs.get(WIDTHS, rows["width"].unique()))
     shades = mpl.colormaps["viridis"](np.linspace(0.0, 0.85, len(widths)))
     for index, width in enumerate(widths):
-        yield index, shades[index], rows[rows["width"] == width]
+        own = rows[rows["width"] == width]
+        if not own.empty:
+            yield index, shades[index], own
 
 
 def thick_lines(axes: Axes, rows: pd.DataFrame, x: str, y: str, at: str = "step") -> None:
@@ -71,7 +75,10 @@ def thin_lines(axes: Axes, rows: pd.DataFrame, x: str, y: str, at: str = "step")
 
 def legend(figure: Figure, title: str) -> None:
     """One legend above all panels, to be read line by line (matplotlib fills it column by column)."""
-    lines, names = figure.axes[0].get_legend_handles_labels()
+    found = [each.get_legend_handles_labels() for each in figure.axes]
+    known = {name: line for lines, names in found for line, name in zip(lines, names, strict=True)}
+    names = sorted(known, key=lambda name: (len(name), name))
+    lines = [known[name] for name in names]
     columns = min(len(names), ENTRIES_PER_LINE)
     order = [index for column in range(columns) for index in range(column, len(names), columns)]
     drawn = figure.legend(
