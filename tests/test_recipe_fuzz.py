@@ -8,6 +8,7 @@ import random
 import re
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,16 @@ from deqcli.recipe.loading import load_recipe
 from deqcli.recipe.schema import Recipe
 
 BATCHES, BATCH = 10, 80
+GENERATED, MUTATED = 10_000, 20_000
+"""Recipes in the full set."""
+
+
+def batches(recipes: int) -> list[Any]:
+    """The numbers of the batches that make up so many recipes; the first ten are for every day."""
+    full = [pytest.param(batch, marks=pytest.mark.reliability) for batch in range(BATCHES, recipes // BATCH)]
+    return [*range(BATCHES), *full]
+
+
 ENOUGH, LONGEST = 10**12, 1200
 LINE_BREAK = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 PLACED = re.compile(r"(?P<source>.+?):(?P<line>\d+):(?P<column>\d+): (?P<message>.+)")
@@ -62,11 +73,13 @@ SECTIONS = {
     "solver": ["kind", "tolerance", "max_iterations"],
     "train": ["steps", "learning_rate", "dtype", "seed"],
     "log": ["loss_every", "spectral_every", "checkpoint_every"],
-    "sweep": ["widths", "seeds"],
+    "sweep": ["widths", "seeds", "over"],
+    "execution": ["executor", "jobs", "threads", "retries", "fail_fast", "ray", "slurm"],
 }
 WORDS = """
 0 1 -1 3 64 1e-3 1e999 .nan -.inf 010 0x1F 1_000 1:30 0.08 1.0 2 1e-300 1e300 4294967296 9007199254740993
 yes true null ~ 2024-01-01 auto theorem relu tanh gaussian signs class sphere digits file picard float32 half ../x x.csv
+local slurm
 é << &a *a !!str !x @ ` % | > , : - ? [ ] { } # '5' "" '' "\\t" "\\e[0m" "\\ud800" 'it''s'
 """
 SCALARS = WORDS.split()
@@ -86,6 +99,16 @@ def any_value(dice: random.Random, depth: int = 0) -> str:
     return "{" + ", ".join(f"{any_key(dice)}: {item}" for item in items) + "}"
 
 
+def any_over(dice: random.Random) -> str:
+    """Axes of a sweep: mostly keys of a run with lists of what may be values."""
+    axes = []
+    for _ in range(dice.randrange(3)):
+        section = dice.choice(list(SECTIONS))
+        key = f"{section}.{dice.choice(SECTIONS[section])}" if dice.random() < 0.9 else any_key(dice)
+        axes.append(f"{key}: [{', '.join(any_value(dice, 1) for _ in range(dice.randrange(4)))}]")
+    return f"{{{', '.join(axes)}}}"
+
+
 def any_key(dice: random.Random) -> str:
     known = [*SECTIONS, "name", *(key for keys in SECTIONS.values() for key in keys)]
     key = dice.choice(known)
@@ -98,7 +121,7 @@ def any_key(dice: random.Random) -> str:
 def any_section(dice: random.Random, name: str) -> str:
     keys = dice.sample(SECTIONS[name], dice.randrange(len(SECTIONS[name]) + 1))
     keys += [any_key(dice) for _ in range(dice.randrange(2))]
-    pairs = [f"{key}: {any_value(dice)}" for key in keys]
+    pairs = [f"{key}: {any_over(dice) if key == 'over' else any_value(dice)}" for key in keys]
     if dice.random() < 0.5:
         return f"{name}: {{{', '.join(pairs)}}}\n"
     return f"{name}:\n" + "".join(f"  {pair}\n" for pair in pairs)
@@ -121,7 +144,7 @@ def any_overrides(dice: random.Random) -> list[str]:
     return overrides
 
 
-@pytest.mark.parametrize("batch", range(BATCHES))
+@pytest.mark.parametrize("batch", batches(GENERATED))
 def test_a_generated_recipe_is_a_recipe_or_a_refusal(tmp_path: Path, batch: int) -> None:
     counted: Counter[str] = Counter()
     for number in range(BATCH):
@@ -152,7 +175,7 @@ def mutated(dice: random.Random, content: bytes) -> bytes:
     return bytes(text)
 
 
-@pytest.mark.parametrize("batch", range(BATCHES))
+@pytest.mark.parametrize("batch", batches(MUTATED))
 def test_a_mutated_shipped_recipe_is_a_recipe_or_a_refusal(tmp_path: Path, batch: int) -> None:
     shipped = [path.read_bytes() for path in shipped_recipes().values()]
     assert len(shipped) >= 1

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import secrets
+import socket
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,7 +27,10 @@ from deqcli.sweep.worker import compute, plain
 if TYPE_CHECKING:
     import ray
 
-LOOPBACK = "127.0.0.1"
+ALONE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "token"}
+"""Read by Ray when it is imported: listen on loopback alone, and take tasks from those alone who know the token."""
+
+CONNECT_SECONDS = 10.0
 PROBE_SECONDS = 60.0
 LOOK_EVERY = 5.0
 """Seconds between looks at what the cluster still has, while nothing ends."""
@@ -49,16 +54,22 @@ def compute_by_ray(work: Work) -> None:
 def _cluster(options: Ray) -> Iterator[None]:
     """Be connected to the cluster for the block; one started here ends with it, and listens on loopback alone."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    here: dict[str, Any] = {}
     if options.address is None:
-        here = {"_node_ip_address": LOOPBACK, "include_dashboard": False}
-        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32), **environment()}
+        os.environ |= environment()
+        if "ray" not in sys.modules:
+            os.environ |= ALONE | {"RAY_AUTH_TOKEN": secrets.token_hex(32)}
     try:
         import ray
     except ImportError:
         raise Refused("execution.executor: ray is not installed; install deqcli with its extra `ray`") from None
+    if ray.is_initialized():  # by whoever called this
+        yield
+        return
+    dashboard = {"include_dashboard": False} if options.address is None else {}
+    if options.address is not None:
+        _refuse_unreachable(options.address)
     try:
-        ray.init(address=options.address, log_to_driver=False, logging_level="ERROR", **here)
+        ray.init(address=options.address or "local", log_to_driver=False, logging_level="ERROR", **dashboard)
     except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         where = f"the Ray cluster at {options.address}" if options.address else "a Ray cluster on this machine"
         raise Refused(f"{where} cannot be reached: {str(error).splitlines()[0]}") from None
@@ -66,6 +77,22 @@ def _cluster(options: Ray) -> Iterator[None]:
         yield
     finally:
         ray.shutdown()
+
+
+def _refuse_unreachable(address: str) -> None:
+    """Ask first whether anything listens at host:port: Ray would try for many minutes."""
+    import ray
+
+    os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "1")  # attempts, of half a minute each
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not (host and port.isdecimal()):
+        return
+    if host in ("localhost", "127.0.0.1"):
+        host = ray.util.get_node_ip_address()
+    try:
+        socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
+    except OSError as error:
+        raise Refused(f"the Ray cluster at {address} cannot be reached: {error.strerror or error}") from None
 
 
 def _nodes() -> list[dict[str, Any]]:
@@ -85,7 +112,7 @@ def _refuse_unseen(folder: Path) -> None:
         asked = {
             ray.remote(_probe)
             .options(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False))
-            .remote(str(probe.absolute())): node["NodeManagerHostname"]
+            .remote(_seen_from_a_node(probe)): node["NodeManagerHostname"]
             for node in _nodes()
         }
         answered, silent = ray.wait(list(asked), num_returns=len(asked), timeout=PROBE_SECONDS)
@@ -98,6 +125,11 @@ def _refuse_unseen(folder: Path) -> None:
         probe.unlink(missing_ok=True)
     if wrong:
         raise Refused("; ".join(wrong))
+
+
+def _seen_from_a_node(probe: Path) -> str:
+    """The path of a probe file on a node."""
+    return str(probe.absolute())
 
 
 def _probe(path: str) -> tuple[str | None, str]:
