@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from deqcli.sweep.sweep import SweepEnd, SweepStatus
 
 
+MOST_ROWS = 100
+"""Rows of a table on the screen; the files have them all."""
+
 MEASURED = ("final_loss", "max_spectral_norm", "min_lambda_ratio")
 
 
@@ -118,12 +121,15 @@ def _show_plan(screen: Screen, recipe: Recipe, out: Path) -> None:
 
 
 def _show_status(screen: Screen, recipe: Recipe, found: SweepStatus) -> None:
+    from deqcli.runs.folder import COMPLETE
     from deqcli.show.watch import remark, state_columns, state_rows, summary
     from deqcli.sweep.status import WAITING
 
+    news = [each for each in found.cells if each.state not in (WAITING, COMPLETE)]
     started = [each for each in found.cells if each.state != WAITING]
-    screen.table(f"sweep {found.state}", state_columns(), state_rows(recipe, started))
-    for each in started:
+    shown = (started if len(started) <= MOST_ROWS else news)[:MOST_ROWS]
+    screen.table(f"sweep {found.state}", state_columns(), state_rows(recipe, shown))
+    for each in shown:
         if sentence := remark(each):
             screen.say(f"{each.spec.run_id}: {sentence}")
     screen.say(summary(found.progress.counts, found.progress.seconds_left))
@@ -157,9 +163,10 @@ def _show_sweep(screen: Screen, recipe: Recipe, sweep: SweepEnd) -> None:
         return
     rows = read_rows(sweep.folder / "runs.csv")
     columns = ["width", "seed", *recipe.axes, "status", "steps", *MEASURED]
-    screen.table(
-        f"{len(rows)} runs, {sweep.kept} of them complete before", columns, [_cells(row, columns) for row in rows]
-    )
+    shown = [_cells(row, columns) for row in rows[:MOST_ROWS]]
+    screen.table(f"{len(rows)} runs, {sweep.kept} of them complete before", columns, shown)
+    if len(rows) > MOST_ROWS:
+        screen.say(f"and {len(rows) - MOST_ROWS} more in runs.csv")
     figures = [figure for figure in sweep.figures if figure.stem == "figure-1"]
     screen.say(f"Tables:  {sweep.folder}")
     for figure in figures:

@@ -20,6 +20,8 @@ MOST_STACKED = 16
 PROCESS_BYTES = 450 * 2**20
 """What a worker process takes before its first cell: docs/performance.md."""
 
+DEVICES = Path("/dev")
+
 LOST, FULL = "lost", "full"
 """Ends of an attempt beside those of a manifest: its process died or memory ran out; the disk is full."""
 
@@ -88,7 +90,7 @@ def devices(device: str) -> list[str]:
     if device not in ("auto", "cuda"):
         return [device]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    count = len(list(Path("/dev").glob("nvidia[0-9]*")))  # asking torch would cost its import
+    count = len(list(DEVICES.glob("nvidia[0-9]*")))  # asking torch would cost its import
     if visible is not None:
         count = min(count, len([each for each in visible.split(",") if each.strip()]))
     return [f"cuda:{index}" for index in range(count)] or [device]
