@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from deqcli.errors import Refused
 from deqcli.recipe.loading import load_recipe
 from deqcli.recipe.schema import Recipe, RunSpec
 
@@ -164,7 +165,26 @@ def check_init(
     Raises: DeqcliError of a kind for each exit code; a statement that fails is a finding, not an error.
     """
     resolved = resolve(recipe, overrides, widths=widths, seeds=seeds, device=device)
+    return run_check(one_combination(resolved), Path(out), depth, suggest, device, on_draw, on_try)
 
+
+def one_combination(recipe: Recipe) -> Recipe:
+    """The recipe, which must not have further axes: what comes out of it is for widths and seeds alone.
+
+    Raises: Refused.
+    """
+    if recipe.axes:
+        raise Refused(
+            f"sweep.over: one combination of {', '.join(recipe.axes)} at a time; Recipe.variants has them all"
+        )
+    return recipe
+
+
+def run_check(
+    recipe: Recipe, out: Path, depth: int | None = None, suggest: bool = False, device: str = "auto",
+    on_draw: Callable[[CheckedDraw], None] = lambda _: None, on_try: Callable[[str], None] = lambda _: None,
+) -> Checked:  # fmt: skip
+    """`check_init` of a recipe that is loaded and checked, without further axes."""
     from deqcli.runs.device import Execution
     from deqcli.sweep.check_files import check
     from deqcli.sweep.checks import CheckOptions
@@ -174,7 +194,7 @@ def check_init(
 
         return draw_depth(folder) if depth is not None else ()
 
-    return check(resolved, Path(out), CheckOptions(Execution(device), depth, suggest, finish, on_draw, on_try))
+    return check(recipe, out, CheckOptions(Execution(device), depth, suggest, finish, on_draw, on_try))
 
 
 def predict(
@@ -189,7 +209,14 @@ def predict(
     """
     memory = UNLIMITED if kernel == "data" else None  # no network is drawn, however wide
     resolved = resolve(recipe, overrides, widths=widths, seeds=seeds, device=device, memory=memory)
+    return run_prediction(one_combination(resolved), Path(out), kernel, losses, against, device)
 
+
+def run_prediction(
+    recipe: Recipe, out: Path, kernel: str = "data", losses: Sequence[float] = (),
+    against: str | os.PathLike[str] | None = None, device: str = "auto",
+) -> Predictions:  # fmt: skip
+    """`predict` of a recipe that is loaded and checked, without further axes."""
     from deqcli.runs.device import Execution
     from deqcli.sweep.predict_files import predict as write_prediction
     from deqcli.sweep.predictions import PredictOptions
@@ -201,4 +228,4 @@ def predict(
 
     compared = None if against is None else Path(against)
     options = PredictOptions(kernel, tuple(losses), compared, Execution(device), finish)
-    return write_prediction(resolved, Path(out), options)
+    return write_prediction(recipe, out, options)

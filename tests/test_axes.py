@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from deqcli.errors import RecipeRefused
-from deqcli.recipe.axes import named, value_at, with_values
+from deqcli.recipe.axes import value_at, with_values
 from deqcli.recipe.schema import Recipe
 from deqcli.runs.files import recipe_text
 from deqcli.runs.records import LOSS_COLUMNS, RUNS_COLUMNS
@@ -160,6 +160,6 @@ def test_the_figures_have_a_part_for_each_combination_with_comparable_axes(done:
 
 def test_a_cell_is_called_by_all_that_tells_it_from_the_others(tmp_path: Path) -> None:
     loaded = recipe(tmp_path, OVER)
-    names = [named(loaded.axes, cell) for cell in loaded.cells()]
+    names = [loaded.title(cell) for cell in loaded.cells()]
     assert names[0] == "width 24, seed 0, num_samples 3, sigma_w_sq 0.01"
     assert len(set(names)) == len(names)

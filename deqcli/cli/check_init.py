@@ -19,6 +19,7 @@ from deqcli.cli.arguments import (
     WidthsOption,
     values_override,
 )  # fmt: skip
+from deqcli.cli.combinations import combinations, heading, one_document
 from deqcli.cli.reporting import reporting
 from deqcli.errors import NumericalFailure
 
@@ -63,24 +64,33 @@ def check_init(
     screen = Screen(quiet, as_json)
     with reporting(screen):
         given = [*(overrides or []), *values_override("sweep.widths", widths), *values_override("sweep.seeds", seeds)]
-        checked = api.check_init(
-            recipe, *given, depth=depth, suggest=suggest, device=device, out=out,
-            on_draw=lambda drawn: _show_draw(screen, drawn), on_try=screen.note,
-        )  # fmt: skip
-        _show_depth(screen, checked)
-        for sentence in checked.suggestion.sentences:
-            screen.say(sentence)
-        for name in checked.suggestion.recipes:
-            screen.say(f"Recipe: {checked.folder / name}")
-        screen.say(f"Files: {checked.folder}")
-        for figure in checked.figures:
-            screen.say(f"Picture: {figure}")
-        screen.document(_document(checked))
-        failed = sum(bool(each.failed) for each in checked.draws)
+        resolved = api.resolve(recipe, given, device=device)
+        found = []
+        for values, variant in combinations(resolved):
+            screen.say(heading(values)) if values else None
+            checked = api.run_check(
+                variant, out, depth, suggest, device, lambda drawn: _show_draw(screen, drawn), screen.note
+            )  # fmt: skip
+            _show_checked(screen, checked)
+            found.append((values, checked))
+        screen.document(one_document([(values, _document(checked)) for values, checked in found]))
+        draws = [each for _, checked in found for each in checked.draws]
+        failed = sum(bool(each.failed) for each in draws)
         if strict and failed:
-            screen.complain(f"{failed} of {len(checked.draws)} draws fail an inequality.")
-        if (strict and failed) or any(each.error for each in checked.draws):
+            screen.complain(f"{failed} of {len(draws)} draws fail an inequality.")
+        if (strict and failed) or any(each.error for each in draws):
             raise typer.Exit(NumericalFailure.exit_code)
+
+
+def _show_checked(screen: Screen, checked: Checked) -> None:
+    _show_depth(screen, checked)
+    for sentence in checked.suggestion.sentences:
+        screen.say(sentence)
+    for name in checked.suggestion.recipes:
+        screen.say(f"Recipe: {checked.folder / name}")
+    screen.say(f"Files: {checked.folder}")
+    for figure in checked.figures:
+        screen.say(f"Picture: {figure}")
 
 
 def _show_draw(screen: Screen, drawn: CheckedDraw) -> None:

@@ -18,6 +18,7 @@ from deqcli.cli.arguments import (
     WidthsOption,
     values_override,
 )  # fmt: skip
+from deqcli.cli.combinations import combinations, heading, one_document
 from deqcli.cli.reporting import reporting
 
 if TYPE_CHECKING:
@@ -58,10 +59,14 @@ def predict(
     screen = Screen(quiet, as_json)
     with reporting(screen):
         given = [*(overrides or []), *values_override("sweep.widths", widths), *values_override("sweep.seeds", seeds)]
-        found = api.predict(
-            recipe, *given, kernel=kernel, losses=losses or (), against=against, device=device, out=out
-        )  # fmt: skip
-        _show(screen, found, losses or [])
+        memory = api.UNLIMITED if kernel == "data" else None  # no network is drawn, however wide
+        found = []
+        for values, variant in combinations(api.resolve(recipe, given, device=device, memory=memory)):
+            screen.say(heading(values)) if values else None
+            predicted = api.run_prediction(variant, out, kernel, losses or (), against, device)
+            _show(screen, predicted, losses or [])
+            found.append((values, _document(predicted, losses or [])))
+        screen.document(one_document(found))
 
 
 def _show(screen: Screen, found: Predictions, losses: list[float]) -> None:
@@ -86,7 +91,6 @@ def _show(screen: Screen, found: Predictions, losses: list[float]) -> None:
     screen.say(f"Tables:  {found.folder}")
     for figure in found.figures:
         screen.say(f"Picture: {figure}")
-    screen.document(_document(found, losses))
 
 
 def _show_times(screen: Screen, predicted: list[Predicted], names: list[str], losses: list[float]) -> None:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cache, reduce
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any, get_args
 
 from deqcli.data.kinds import DataOptions
 from deqcli.deq.kinds import SolverOptions
-
-if TYPE_CHECKING:
-    from deqcli.recipe.schema import RunSpec
 
 Value = bool | int | float | str | None
 """What a key may be set to: no list and no section."""
@@ -57,12 +54,6 @@ def _keys_by_kind(section: str) -> dict[Value, frozenset[str]]:
     return {get_args(each.model_fields["kind"].annotation)[0]: frozenset(each.model_fields) for each in kinds}
 
 
-def value_at(spec: RunSpec, key: str) -> Any:
+def value_at(spec: object, key: str) -> Any:
     """The value of a dotted key of a run."""
     return reduce(getattr, key.split("."), spec)
-
-
-def named(axes: Sequence[str], spec: RunSpec) -> str:
-    """`width 250, seed 0`, and the value on each further axis."""
-    values = [f"{key.partition('.')[2]} {value_at(spec, key)}" for key in axes]
-    return ", ".join([f"width {spec.model.width}", f"seed {spec.train.seed}", *values])

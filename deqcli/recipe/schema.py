@@ -21,7 +21,7 @@ from deqcli.deq.initialisation import INITIALISATIONS
 from deqcli.deq.kinds import SolverOptions
 from deqcli.deq.solvers import LARGEST, ROUNDING
 from deqcli.options import Contradiction, Count, Options, Positive, Seed
-from deqcli.recipe.axes import Value, order, with_values
+from deqcli.recipe.axes import Value, order, value_at, with_values
 from deqcli.recipe.execution import ExecutionOptions
 
 STACKED_UP_TO = 128
@@ -214,6 +214,11 @@ class Recipe(RunSpec):
     def cells(self) -> list[RunSpec]:
         """One run for each combination, width and seed, in the order of their rows."""
         return list(self._cells)
+
+    def title(self, cell: RunSpec) -> str:
+        """What a cell is called among the others: width, seed, and its value on each further axis."""
+        values = [f"{key.partition('.')[2]} {value_at(cell, key)}" for key in self.axes]
+        return ", ".join([f"width {cell.model.width}", f"seed {cell.train.seed}", *values])
 
     @cached_property
     def sweep_id(self) -> str:

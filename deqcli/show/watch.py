@@ -56,7 +56,7 @@ class LineWatch(SweepWatch):
         if time.monotonic() >= self._next:
             self._next += LINES_EVERY
             for each in progress.running:
-                print(f"{title(self._recipe, each)}: {'  '.join(words(each))}", file=sys.stderr)
+                print(f"{self._recipe.title(each.spec)}: {'  '.join(words(each))}", file=sys.stderr)
             print(summary(progress.counts, progress.seconds_left), file=sys.stderr, flush=True)
 
 
@@ -78,16 +78,9 @@ def _table(recipe: Recipe, progress: Progress) -> Table:
     for index, column in enumerate(COLUMNS):
         table.add_column(escape(column), justify="left" if index == 0 else "right", no_wrap=True)
     for each in progress.running:
-        table.add_row(escape(title(recipe, each)), *values(each))
+        table.add_row(escape(recipe.title(each.spec)), *values(each))
     table.caption = escape(summary(progress.counts, progress.seconds_left))
     return table
-
-
-def title(recipe: Recipe, state: CellState) -> str:
-    """What a cell is called among those of its sweep: width, seed, and its value on every further axis."""
-    from deqcli.recipe.axes import named
-
-    return named(recipe.axes, state.spec)
 
 
 def values(state: CellState) -> list[str]:
@@ -134,4 +127,4 @@ def remark(state: CellState) -> str | None:
 
 def state_rows(recipe: Recipe, states: Sequence[CellState]) -> list[list[object]]:
     """A row for each cell: its title, state and values."""
-    return [[title(recipe, each), each.state, *values(each)] for each in states]
+    return [[recipe.title(each.spec), each.state, *values(each)] for each in states]
