@@ -1,12 +1,13 @@
 # make demo   sets up .venv and runs the quickstart sweep     make test    sets up .venv and passes the tests
-# make setup | check (lint, format, types) | test-slow | bench | bench-solvers | wheel | clean
+# make setup | check (lint, format, types) | test-slow | test-reliability | test-slurm | bench | bench-solvers | wheel | clean
 
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.ready
 BENCH_STAMP := .venv/.ready-bench
+RAY_STAMP := .venv/.ready-ray
 
-.PHONY: demo setup test test-slow check bench bench-solvers wheel clean
+.PHONY: demo setup test test-slow test-reliability test-slurm check bench bench-solvers wheel clean
 
 demo: setup
 	$(BIN)/deqcli sweep-width quickstart
@@ -23,6 +24,18 @@ test: setup
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow
+
+$(RAY_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev,ray]'
+	touch $@
+
+test-reliability: $(RAY_STAMP)
+	$(BIN)/python -m pytest -m reliability
+
+# as root on Debian: installs SLURM, which the tests start as a cluster of this machine alone
+test-slurm: setup
+	command -v slurmctld >/dev/null || apt-get install --yes --no-install-recommends slurmctld slurmd slurm-client munge
+	$(BIN)/python -m pytest -m slurm
 
 check: setup
 	$(BIN)/ruff check .

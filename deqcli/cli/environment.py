@@ -5,7 +5,7 @@ from __future__ import annotations
 from deqcli.recipe.machine import cores, machine_memory
 from deqcli.runs.device import available_devices, device_name, pick_device
 from deqcli.runs.files import git_commit, versions
-from deqcli.sweep.sweep import EXECUTORS
+from deqcli.sweep.sweep import executors
 
 
 def describe() -> dict[str, str]:
@@ -16,5 +16,5 @@ def describe() -> dict[str, str]:
         "devices": devices,
         "cores": str(cores()),
         "memory": f"{machine_memory()} bytes ({machine_memory() / 1e9:.3g} GB)",
-        "executors": ", ".join(EXECUTORS),
+        "executors": ", ".join(f"{name} ({found})" for name, found in executors().items()),
     }

@@ -21,6 +21,8 @@ LINES_EVERY = 60.0
 """Seconds between the plain lines of a cell."""
 
 COLUMNS = ("cell", "step", "loss", "||W||_2", "iterations", "time left")
+WIDE, NARROW_COLUMNS = 80, ("cell", "step", "loss", "time left")
+"""Columns of a terminal from which all of `COLUMNS` are shown, and what is shown below."""
 
 
 class SweepWatch:
@@ -42,8 +44,9 @@ def watching(screen: Screen, recipe: Recipe) -> Iterator[SweepWatch]:
         return
     from rich.live import Live
 
+    columns = COLUMNS if console.width >= WIDE else NARROW_COLUMNS
     with Live(console=console, transient=True, refresh_per_second=2, redirect_stderr=True) as live:
-        yield LiveWatch(recipe, live.update)
+        yield LiveWatch(recipe, columns, live.update)
 
 
 class LineWatch(SweepWatch):
@@ -63,22 +66,23 @@ class LineWatch(SweepWatch):
 class LiveWatch(SweepWatch):
     """A table of the running cells above the counts, drawn anew in place."""
 
-    def __init__(self, recipe: Recipe, draw: Callable[[Table], None]) -> None:
-        self._recipe, self._draw = recipe, draw
+    def __init__(self, recipe: Recipe, columns: Sequence[str], draw: Callable[[Table], None]) -> None:
+        self._recipe, self._columns, self._draw = recipe, columns, draw
 
     def update(self, progress: Progress) -> None:
-        self._draw(_table(self._recipe, progress))
+        self._draw(_table(self._recipe, self._columns, progress))
 
 
-def _table(recipe: Recipe, progress: Progress) -> Table:
+def _table(recipe: Recipe, columns: Sequence[str], progress: Progress) -> Table:
     from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False, header_style="bold", caption_justify="left", caption_style="")
-    for index, column in enumerate(COLUMNS):
-        table.add_column(escape(column), justify="left" if index == 0 else "right", no_wrap=True)
+    for index, column in enumerate(columns):
+        table.add_column(escape(column), justify="left" if index == 0 else "right", no_wrap=index > 0)
     for each in progress.running:
-        table.add_row(escape(recipe.title(each.spec)), *values(each))
+        row = dict(zip(COLUMNS, [recipe.title(each.spec), *values(each)], strict=True))
+        table.add_row(*(escape(row[column]) for column in columns))
     table.caption = escape(summary(progress.counts, progress.seconds_left))
     return table
 

@@ -29,10 +29,9 @@ MODULE = "deqcli.cli.slurm_task"
 def submit(work: Work) -> str:
     """Submit an array that computes the cells; what was submitted, in a sentence.
 
-    Raises: FolderInUse while an earlier array is in the queue, Refused with what sbatch says.
+    Raises: Refused with what sbatch says.
     """
     folder = work.folder.absolute() / FOLDER
-    _refuse_queued(folder)
     tasks = _tasks(work.cells, work.execution.jobs or MOST_TASKS)
     folder.mkdir(exist_ok=True)
     plan = {
@@ -94,10 +93,10 @@ def _megabytes(tasks: Sequence[Batch]) -> str:
     return f"{math.ceil(1.1 * max(batch_bytes(task) for task in tasks) / 2**20) + 100}M"
 
 
-def queued_job(folder: Path) -> str | None:
-    """The job of a sweep's folder that SLURM still has in its queue."""
+def queued_job(sweep: Path) -> str | None:
+    """The array that was submitted from a sweep's folder, if SLURM still has it in its queue."""
     try:
-        job = str(json.loads((folder / JOB).read_text(encoding="utf-8"))["job"])
+        job = str(json.loads((sweep / FOLDER / JOB).read_text(encoding="utf-8"))["job"])
         listed = subprocess.run(
             ["squeue", "--noheader", "--jobs", job], capture_output=True, text=True, check=False, timeout=30  # noqa: S607
         )  # fmt: skip
@@ -106,8 +105,9 @@ def queued_job(folder: Path) -> str | None:
     return job if listed.returncode == 0 and listed.stdout.strip() else None
 
 
-def _refuse_queued(folder: Path) -> None:
-    if job := queued_job(folder):
+def refuse_queued(sweep: Path) -> None:
+    """Raise FolderInUse while an array that was submitted earlier is in the queue."""
+    if job := queued_job(sweep):
         raise FolderInUse(f"SLURM job {job} works on this sweep; wait for it (--status), or end it: scancel {job}")
 
 

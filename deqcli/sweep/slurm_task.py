@@ -9,7 +9,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from deqcli.errors import CellsFailed, CorruptArtefact, Interrupted
+from deqcli.errors import CellsFailed, CorruptArtefact, FolderInUse, Interrupted
 from deqcli.recipe.schema import Recipe, RunSpec
 from deqcli.runs.folder import COMPLETE, FAILED, locked, read_manifest, run_folder
 from deqcli.sweep.cells import CellEnd, Share, batches, devices
@@ -95,9 +95,12 @@ def _conclude(recipe: Recipe, out: Path, finish: Finish) -> None:
     folder = sweep_folder(out, recipe)
     ends = [_end(out, cell) for cell in recipe.cells()]
     if all(end is not None for end in ends):
-        with locked(folder):
-            conclude(recipe, out, folder, [end for end in ends if end is not None], finish)
-        _say(f"merged into {folder}")
+        try:
+            with locked(folder):
+                conclude(recipe, out, folder, [end for end in ends if end is not None], finish)
+            _say(f"merged into {folder}")
+        except FolderInUse as other:  # the other last task, which sees the same
+            _say(str(other))
 
 
 def _end(out: Path, cell: RunSpec) -> CellEnd | None:

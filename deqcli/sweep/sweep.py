@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 from deqcli.errors import CorruptArtefact
+from deqcli.recipe.machine import cores
 from deqcli.recipe.schema import Recipe, RunSpec
 from deqcli.runs import files
 from deqcli.runs.folder import (
@@ -33,7 +37,7 @@ from deqcli.sweep.drive import Listener
 from deqcli.sweep.local import compute_locally
 from deqcli.sweep.merge import merge
 from deqcli.sweep.ray_tasks import compute_by_ray
-from deqcli.sweep.slurm import submit
+from deqcli.sweep.slurm import refuse_queued, submit
 from deqcli.sweep.status import WAITING, CellState, Paces, learn_paces, read_state
 from deqcli.sweep.watch import Progress, Watcher
 from deqcli.sweep.work import Work
@@ -96,6 +100,8 @@ def sweep(recipe: Recipe, out: Path, options: SweepOptions) -> SweepEnd:
     """
     folder, cells = sweep_folder(out, recipe), recipe.cells()
     found = read_manifest(folder, "sweep", folder.name)
+    if found is not None and found.status == SUBMITTED:
+        refuse_queued(folder)
     ended = {cell.run_id: end for cell in cells if (end := _already(out, cell)) is not None}
     kept = sum(end.status == COMPLETE for end in ended.values())
     figures = _intact(folder, found) if found is not None and kept == len(cells) else None
@@ -147,6 +153,16 @@ def note(folder: Path, recipe: Recipe, status: Status, digests: dict[str, str] |
         kind="sweep", id=recipe.sweep_id, recipe=recipe.name, status=status, cells=cells, files=digests or {}
     )
     write_manifest(folder, manifest)
+
+
+def executors() -> dict[str, str]:
+    """The executors, and what each finds on this machine."""
+    ray, sbatch = find_spec("ray"), shutil.which("sbatch")
+    return {
+        "local": f"{cores()} cores",
+        "ray": f"ray {version('ray')}" if ray else "not installed (extra `ray`)",
+        "slurm": sbatch or "no sbatch here",
+    }
 
 
 def conclude(recipe: Recipe, out: Path, folder: Path, ends: Sequence[CellEnd], finish: Finish) -> list[Path]:
