@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from deqcli.api import check_init, predict, sweep_width, train
+    from deqcli.api import check_init, predict, sweep_status, sweep_width, train
 
 __version__ = "0.1.0"
-__all__ = ["check_init", "predict", "sweep_width", "train"]
+__all__ = ["check_init", "predict", "sweep_status", "sweep_width", "train"]
 
 
 def __getattr__(name: str) -> object:

@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import os
 import socket
+import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ from deqcli.recipe.schema import RunSpec
 from deqcli.runs.files import LOCK, MANIFEST, OWNER, TEMPORARY, replace_text
 
 ANEW = "train --force, or removing the folder, computes it anew"
+UNKNOWN = "another process"
 LOCK_PATIENCE = 2.0
 """Seconds: an orphaned worker that is writing its last checkpoint gets the time to let go."""
 
@@ -162,7 +164,9 @@ def locked(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / LOCK, timeout=LOCK_PATIENCE)
     try:
-        lock.acquire()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="flock not supported")  # then a lock file does
+            lock.acquire()
     except Timeout:
         raise FolderInUse(f"{folder} is in use by {_owner(folder)}") from None
     try:
@@ -177,23 +181,36 @@ def _owner(folder: Path) -> str:
     try:
         return (folder / OWNER).read_text(encoding="utf-8")
     except OSError:
-        return "another process"
+        return UNKNOWN
 
 
 def owner(folder: Path) -> str | None:
     """`process PID on HOST` of who works in a folder, None where nobody does.
 
-    A process of another machine is believed: its lock may not be seen from here.
+    A process of another machine is believed: its lock may not be seen from here. Where the file system has no such
+    locks, a process of this machine is asked for.
     """
     try:
         with (folder / LOCK).open("rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return None
-    except OSError:
+    except BlockingIOError:
         return _owner(folder)
+    except OSError:
+        return _owner(folder) if _alive(_owner(folder)) else None
     name = _owner(folder)
-    return name if (folder / OWNER).exists() and not name.endswith(f" on {socket.gethostname()}") else None
+    return None if name == UNKNOWN or _is_here(name) else name
+
+
+def _is_here(name: str) -> bool:
+    return name.endswith(f" on {socket.gethostname()}")
+
+
+def _alive(name: str) -> bool:
+    """Whether the process of this name exists, as far as can be told from here."""
+    pid = name.split()[1] if _is_here(name) else ""
+    return not pid.isdecimal() or Path(f"/proc/{pid}").exists() or not Path("/proc").exists()
 
 
 def clear(folder: Path, names: Sequence[str]) -> None:
