@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from deqcli.errors import SystemRefused
-from deqcli.runs import files
 from deqcli.runs.folder import run_folder
 from tests.faults import (
     FULL_DISKS,
     KILLS,
+    LEFT,
     ONCE,
     End,
     Fault,
@@ -31,8 +31,14 @@ from tests.faults import (
 )  # fmt: skip
 
 GROUPS = ("alone", "wide", "stack")
-SOME = {"alone": 24, "wide": 4, "stack": 6}
+SOME = {"alone": 12, "wide": 4, "stack": 5}
 """Of so many changes of a group, each of another kind, the fast tests try out what happens there."""
+
+TURNS = {"alone": r"rename .*/(checkpoint|manifest)\."}
+"""And in any case where one state of a folder becomes the next."""
+
+STOP = 5
+"""The step at which a signal comes; no checkpoint is due there."""
 
 KILLED, TERMINATED, REFUSED = signal.SIGKILL, 128 + signal.SIGTERM, SystemRefused.exit_code
 REACH = [pytest.param(False, id="some"), pytest.param(True, id="all", marks=pytest.mark.reliability)]
@@ -52,12 +58,12 @@ class Bench:
         self.references = {group: Reference(each, scratch / group) for group, each in specs.items()}
         self.earlier = scratch / "earlier"  # an output folder in which another run is complete
         finish([tiny(scratch, "train.seed=9")], self.earlier)
-
         self.changes = {group: self.changes_in(scratch / f"{group}-counted", group) for group in specs}
-        self.changes_beside = {}  # an earlier run: fewer, since part of the way to the folder is there
+        self.stopped = {group: self.changes_in(scratch / f"{group}-stopped", group, stop=STOP) for group in specs}
+        self.beside = {}  # an earlier run: fewer changes, since part of the way to the folder is there
         for group in specs:
             shutil.copytree(self.earlier, scratch / f"{group}-beside")
-            self.changes_beside[group] = self.changes_in(scratch / f"{group}-beside", group)
+            self.beside[group] = self.changes_in(scratch / f"{group}-beside", group)
 
     def changes_in(self, out: Path, group: str, **how: Any) -> list[str]:
         """All changes that the runs of a group make in a folder, in order."""
@@ -68,13 +74,16 @@ class Bench:
         return self._scratch / group
 
 
+def for_each(faults: Sequence[Fault]) -> pytest.MarkDecorator:
+    """A test for each fault, which has its name."""
+    return pytest.mark.parametrize("fault", faults, ids=[fault.name for fault in faults])
+
+
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(files, "git_commit", lambda: None)  # three processes a run, and of no weight here
-        found = Bench(tmp_path_factory.mktemp("bench"))
-        yield found
-        found.server.close()
+    found = Bench(tmp_path_factory.mktemp("bench"))
+    yield found
+    found.server.close()
 
 
 def kind(change: str) -> str:
@@ -87,15 +96,16 @@ def pseudo_random(seed: object) -> random.Random:
     return random.Random(str(seed))  # noqa: S311 (they are no secret)
 
 
-def chosen(changes: Sequence[str], seed: object, most: int | None) -> list[int]:
-    """The numbers of all changes, or of at most so many of different kinds, pseudo-randomly."""
+def chosen(changes: Sequence[str], seed: object, most: int | None, always: str = "(?!)") -> list[int]:
+    """The numbers of all changes; or of at most so many of different kinds, pseudo-randomly, and of those named."""
     numbers = list(range(1, len(changes) + 1))
     if most is None:
         return numbers
     generator = pseudo_random(seed)
     generator.shuffle(numbers)
     one_of_each = {kind(changes[number - 1]): number for number in numbers}
-    return sorted(generator.sample(list(one_of_each.values()), min(most, len(one_of_each))))
+    some = generator.sample(list(one_of_each.values()), min(most, len(one_of_each)))
+    return sorted({*some, *(number for number in numbers if re.search(always, changes[number - 1]))})
 
 
 def none(complaints: Sequence[str]) -> None:
@@ -108,14 +118,22 @@ def about(end: End, fault: Fault, at: int, complaints: Sequence[str]) -> list[st
     return [f"{fault.name} at {change}: {complaint} {end.sentences or ''}" for complaint in complaints]
 
 
+@pytest.mark.parametrize("group", GROUPS)
+def test_no_file_that_a_run_leaves_escapes_the_count(bench: Bench, group: str) -> None:
+    changes = bench.changes[group]
+    assert {change.rsplit("/")[-1] for change in changes} >= LEFT
+    assert {change.split()[1] for change in changes} >= {"mkdir", "create", "write", "fsync", "rename", "unlink"}
+
+
 @pytest.mark.parametrize("everywhere", REACH)
-@pytest.mark.parametrize("fault", KILLS)
+@for_each(KILLS)
 @pytest.mark.parametrize("group", GROUPS)
 def test_killed_at_a_change_a_run_goes_on_to_the_same_bytes(
     bench: Bench, tmp_path: Path, group: str, fault: Fault, everywhere: bool
 ) -> None:
     reference, complaints = bench.references[group], list[str]()
-    for at in chosen(bench.changes[group], (group, fault), None if everywhere else SOME[group]):
+    most, always = None if everywhere else SOME[group], TURNS.get(group, "(?!)")
+    for at in chosen(bench.changes[group], (group, fault), most, always):
         out = tmp_path / str(at)
         end = bench.server.compute(reference.specs, out, fault, at)
         assert end.signal == KILLED
@@ -126,7 +144,7 @@ def test_killed_at_a_change_a_run_goes_on_to_the_same_bytes(
 @pytest.mark.parametrize("everywhere", REACH)
 def test_killed_again_and_again_a_run_goes_on_to_the_same_bytes(bench: Bench, tmp_path: Path, everywhere: bool) -> None:
     complaints = []
-    for case in range(400 if everywhere else 9):
+    for case in range(400 if everywhere else 6):
         generator, out = pseudo_random(case), tmp_path / str(case)
         group = generator.choice(GROUPS)
         reference, most = bench.references[group], len(bench.changes[group])
@@ -140,14 +158,14 @@ def test_killed_again_and_again_a_run_goes_on_to_the_same_bytes(bench: Bench, tm
 
 
 @pytest.mark.parametrize("everywhere", REACH)
-@pytest.mark.parametrize("fault", KILLS)
+@for_each(KILLS)
 def test_a_forced_start_that_was_killed_leaves_what_can_be_run(
     bench: Bench, tmp_path: Path, fault: Fault, everywhere: bool
 ) -> None:
     """Over a complete run; the old one or the new one, they have the same bytes."""
     reference, complaints, counted = bench.references["alone"], list[str](), tmp_path / "counted"
     shutil.copytree(bench.complete("alone"), counted)
-    for at in chosen(bench.changes_in(counted, "alone", force=True), fault, None if everywhere else 12):
+    for at in chosen(bench.changes_in(counted, "alone", force=True), fault, None if everywhere else 8):
         out = tmp_path / str(at)
         shutil.copytree(bench.complete("alone"), out)
         end = bench.server.compute(reference.specs, out, fault, at, force=True)
@@ -167,6 +185,8 @@ def refused(end: End, reference: Reference, out: Path, fault: Fault, at: int) ->
         yield "nobody was told"
     if fault in ONCE and codes.count(REFUSED) > 1:
         yield "it cost more than one run"
+    if any({path.name for path in run_folder(out, spec).glob(".*")} - LEFT for spec in reference.specs):
+        yield "something temporary is left"
     for spec in reference.specs:
         if end.codes.get(spec.run_id) == 0:
             yield from (f"told to be complete, but: {each}" for each in reference.complaints_of(spec, out))
@@ -185,43 +205,44 @@ def refuse_at(bench: Bench, out: Path, group: str, fault: Fault, at: int) -> lis
 
 
 @pytest.mark.parametrize("everywhere", REACH)
-@pytest.mark.parametrize("fault", ONCE)
+@for_each(ONCE)
 @pytest.mark.parametrize("group", GROUPS)
 def test_what_the_system_refuses_once_is_said_and_the_next_run_has_the_same_bytes(
     bench: Bench, tmp_path: Path, group: str, fault: Fault, everywhere: bool
 ) -> None:
-    changes = bench.changes_beside[group]
+    changes = bench.beside[group]
     numbers = chosen(changes, (group, fault), None if everywhere else SOME[group] // 2)
     none([each for at in numbers for each in refuse_at(bench, tmp_path / str(at), group, fault, at)])
 
 
 @pytest.mark.parametrize("everywhere", REACH)
-@pytest.mark.parametrize("fault", FULL_DISKS)
+@for_each(FULL_DISKS)
 @pytest.mark.parametrize("group", GROUPS)
 def test_a_disk_that_is_full_is_said_and_the_next_run_has_the_same_bytes(
     bench: Bench, tmp_path: Path, group: str, fault: Fault, everywhere: bool
 ) -> None:
     """It is full from a change on that needs room; to be so from another on is to be so from the next of these."""
-    changes = bench.changes_beside[group]
+    changes = bench.beside[group]
     numbers = chosen(changes, (group, fault), None if everywhere else SOME[group])
     numbers = [at for at in numbers if re.search("mkdir|create|write", changes[at - 1])]
     none([each for at in numbers for each in refuse_at(bench, tmp_path / str(at), group, fault, at)])
 
 
 @pytest.mark.parametrize("everywhere", REACH)
-@pytest.mark.parametrize("fault", [*KILLS, *ONCE, *FULL_DISKS])
+@for_each((*KILLS, *ONCE, *FULL_DISKS))
 @pytest.mark.parametrize("group", ["alone", "stack"])
 def test_what_goes_wrong_while_a_signal_is_obeyed_costs_no_more_than_the_steps(
     bench: Bench, tmp_path: Path, group: str, fault: Fault, everywhere: bool
 ) -> None:
     reference, complaints = bench.references[group], list[str]()
-    changes = bench.changes_in(tmp_path / "counted", group, stop=3)
+    changes = bench.stopped[group]
     usual = [kind(change) for change in bench.changes[group]]
     first = next(at for at, change in enumerate(changes, 1) if kind(change) != usual[at - 1])
     numbers = [at for at in chosen(changes, (group, fault), None if everywhere else 60) if at >= first]
-    for at in numbers if everywhere else numbers[::4]:
+    for at in numbers if everywhere else numbers[::6]:
         out = tmp_path / str(at)
-        end = bench.server.compute(reference.specs, out, fault, at, stop=3)
+        end = bench.server.compute(reference.specs, out, fault, at, stop=STOP)
+        assert end.signal == (KILLED if fault in KILLS else 0)
         wrong = {*end.codes.values(), end.raised} - {0, REFUSED, TERMINATED}
         complaints += about(end, fault, at, [f"code {code}" for code in wrong])
         complaints += about(end, fault, at, reference.complaints_after_another_run(out))
@@ -229,18 +250,27 @@ def test_what_goes_wrong_while_a_signal_is_obeyed_costs_no_more_than_the_steps(
 
 
 @pytest.mark.parametrize("everywhere", REACH)
-@pytest.mark.parametrize("names_too", [False, True])
+@pytest.mark.parametrize("names_lost", [False, True])
 def test_a_power_cut_loses_nothing_that_the_next_run_counts_on(
-    bench: Bench, tmp_path: Path, names_too: bool, everywhere: bool
+    bench: Bench, tmp_path: Path, names_lost: bool, everywhere: bool
 ) -> None:
-    """Two in a row: of what was never synced, nothing is left, or the names."""
+    """Two in a row: of what was not synced, the names are left, or nothing."""
     reference, complaints = bench.references["alone"], list[str]()
     changes = bench.changes["alone"]
-    for first in chosen(changes, names_too, None if everywhere else 9):
+    for first in chosen(changes, names_lost, None if everywhere else 7):
         out, generator = tmp_path / str(first), pseudo_random(first)
         for at in (first, generator.randint(1, len(changes) // 2)):
-            durable = tmp_path / f"durable-{first}-{at}"
+            durable = tmp_path / f"{first}-{at}"
             end = bench.server.compute(reference.specs, out, Fault.KILL_BEFORE, at, durable=durable)
-            cut_power(run_folder(out, reference.specs[0]), durable, names_too)
+            cut_power(run_folder(out, reference.specs[0]), durable, names_lost)
         complaints += about(end, Fault.KILL_BEFORE, at, reference.complaints_after_another_run(out))
     none(complaints)
+
+
+@pytest.mark.parametrize("names_lost", [False, True])
+def test_what_was_told_to_be_complete_survives_a_power_cut(bench: Bench, tmp_path: Path, names_lost: bool) -> None:
+    reference, out, durable = bench.references["stack"], tmp_path / "out", tmp_path / "durable"
+    assert set(bench.server.compute(reference.specs, out, durable=durable).codes.values()) == {0}
+    for spec in reference.specs:
+        cut_power(run_folder(out, spec), durable, names_lost)
+    none(reference.complaints(out))

@@ -48,6 +48,7 @@ def refusal(text: str, *overrides: str, memory: int = ENOUGH) -> list[str]:
 
 
 WORDS = {
+    "MAPPING": "a recipe is a mapping with the keys name, data, model, solver, train, log, sweep, execution",
     "SECTIONS": "name (required), data (required), model (required), solver (optional), train (optional), "
     "log (optional), sweep (optional), execution (optional)",
     "DIGITS": "kind (required), label_scale (1.0), num_samples (required), classes ([0, 1]), labels ('class'), "
@@ -165,8 +166,8 @@ MISTAKES = r"""
 : 2:52: data.classes is not known; known here: $SPHERE
 : 3:16: model.width must be a whole number, at least 1, got 0
 | - name: a
-: 1:1: a recipe is a mapping with the keys name, data, model, solver, train, log, sweep, execution; got [{"name": "a"}]
-| quickstart  : 1:1: a recipe is a mapping with the keys name, data, model, solver, train, log, sweep, execution; got 'quickstart'
+: 1:1: $MAPPING; got [{"name": "a"}]
+| quickstart  : 1:1: $MAPPING; got 'quickstart'
 | *a  : 1:1: aliases are not allowed (*a)
 $ =3  > 1:1: '=3' $FORM
 $ train.steps  > 1:1: 'train.steps' $FORM

@@ -56,7 +56,8 @@ def test_memory_is_that_of_the_largest_task_unless_the_recipe_says_otherwise(tmp
 
 
 @pytest.mark.parametrize(
-    "value", ["partition: 'a b'", "partition: \"a\\nb\"", "lines: [\"a\\nb\"]", "time: soon", "memory: lots", "grace: 0"]
+    "value",
+    ["partition: 'a b'", 'partition: "a\\nb"', 'lines: ["a\\nb"]', "time: soon", "memory: lots", "grace: 0"],
 )
 def test_what_would_break_the_script_is_refused(tmp_path: Path, value: str) -> None:
     with pytest.raises(Refused, match=f"execution.slurm.{value.partition(':')[0]}"):
@@ -90,7 +91,8 @@ def test_a_sweep_of_many_cells_has_no_more_tasks_than_an_array_can(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake_sbatch(tmp_path, "echo 17", monkeypatch)
-    loaded = recipe(tmp_path, SLURM, "sweep={widths: [2, 3, 4], seeds: [%s]}" % ", ".join(map(str, range(700))))
+    seeds = ", ".join(map(str, range(700)))
+    loaded = recipe(tmp_path, SLURM, "sweep.widths=[2, 3, 4]", f"sweep.seeds=[{seeds}]")
     end = sweep(loaded, tmp_path / "out", SweepOptions("cpu"))
     plan = json.loads((end.folder / "slurm" / "plan.json").read_text())
     assert len(plan["tasks"]) <= MOST_TASKS
@@ -148,9 +150,7 @@ class TestOnARealCluster:
 
     pytestmark = needs_slurm
 
-    def test_the_tables_are_those_of_the_local_executor(
-        self, cluster: slurm_cluster.Cluster, tmp_path: Path
-    ) -> None:
+    def test_the_tables_are_those_of_the_local_executor(self, cluster: slurm_cluster.Cluster, tmp_path: Path) -> None:
         loaded = recipe(tmp_path, SLURM, "execution.slurm.lines=['export FROM_THE_RECIPE=1']")
         end = submitted(loaded, tmp_path / "out")
         assert sweep_status(loaded, tmp_path / "out").state == "submitted"

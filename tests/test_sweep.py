@@ -98,7 +98,8 @@ def test_a_second_sweep_keeps_what_is_complete_and_computes_only_what_is_new(
 
 def test_a_failed_cell_is_told_at_once_and_the_others_go_on(tmp_path: Path) -> None:
     ended: list[CellEnd] = []
-    loaded = recipe(tmp_path, "solver.max_iterations=24", "sweep.widths=[2, 24]", "sweep.seeds=[0]", "train.steps=5", ALONE)
+    overrides = ("solver.max_iterations=24", "sweep.widths=[2, 24]", "sweep.seeds=[0]", "train.steps=5", ALONE)
+    loaded = recipe(tmp_path, *overrides)
     end = sweep(loaded, tmp_path, SweepOptions("cpu", draw_figures, ended.append))
     statuses = {each.spec.model.width: each.status for each in ended}
     assert sorted(statuses) == [2, 24]
@@ -295,5 +296,5 @@ def test_a_signal_to_one_worker_interrupts_its_cells_and_the_rest_go_on(tmp_path
 
 
 def test_an_executor_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(Refused, match="execution.executor must be `local`, `ray` or `slurm`"):
+    with pytest.raises(Refused, match=r"execution\.executor must be `local`, `ray` or `slurm`"):
         recipe(tmp_path, "execution.executor=pigeons")

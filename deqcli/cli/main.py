@@ -1,12 +1,10 @@
-"""The application: its commands, and the signals and pipes around them."""
+"""The application: its commands, and the pipes around them."""
 
 from __future__ import annotations
 
 import os
-import signal
 import sys
-from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 
@@ -17,8 +15,6 @@ from deqcli.cli.predict import predict
 from deqcli.cli.sweep_width import sweep_width
 from deqcli.cli.train import train
 from deqcli.errors import SystemRefused, as_refusal
-
-SHOW_CURSOR = b"\x1b[?25h"
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -67,16 +63,8 @@ def env(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON doc
         screen.document(found)
 
 
-def _leave(signum: int, _frame: FrameType | None) -> NoReturn:
-    """End at once: outside a run, which handles its own signals, there is nothing to keep."""
-    os.write(2, (SHOW_CURSOR if os.isatty(2) else b"") + b"interrupted\n")
-    os._exit(128 + signum)
-
-
 def main() -> None:
-    """Run the command line; SIGTERM and Ctrl-C end it from the first moment on, imports included."""
-    for signum in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(signum, _leave)
+    """Run the command line."""
     try:
         app()
     except SystemExit as end:

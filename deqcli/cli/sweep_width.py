@@ -156,6 +156,7 @@ def _show_end(screen: Screen, end: CellEnd, out: Path) -> None:
 
 
 def _show_sweep(screen: Screen, recipe: Recipe, sweep: SweepEnd) -> None:
+    from deqcli.runs.folder import FAILED, INTERRUPTED
     from deqcli.runs.records import read_rows
 
     if sweep.elsewhere is not None:
@@ -171,14 +172,31 @@ def _show_sweep(screen: Screen, recipe: Recipe, sweep: SweepEnd) -> None:
     screen.say(f"Tables:  {sweep.folder}")
     for figure in figures:
         screen.say(f"Picture: {figure}")
-    failed = [{"run_id": end.spec.run_id, "error": end.error, "exit_code": end.exit_code} for end in sweep.failed]
+    failed, stopped = _ends(sweep, FAILED), _ends(sweep, INTERRUPTED)
     screen.document(
-        {"folder": str(sweep.folder), "runs": rows, "figures": [str(figure) for figure in figures], "failed": failed}
+        {
+            "folder": str(sweep.folder),
+            "runs": rows,
+            "figures": [str(figure) for figure in figures],
+            "failed": failed,
+            "stopped": stopped,
+        }
     )
-    if failed:
-        screen.complain(f"{len(failed)} of {len(rows)} runs failed; the others are complete, and are kept by")
+    if failed or stopped:
+        rest = f", {len(stopped)} were stopped; what is done is kept, and goes on by"
+        rest = rest if stopped else "; the others are complete, and are kept by"
+        screen.complain(f"{len(failed)} of {len(rows)} runs failed{rest}")
         screen.complain(command_line())
         raise typer.Exit(CellsFailed.exit_code)
+
+
+def _ends(sweep: SweepEnd, status: str) -> list[dict[str, object]]:
+    """The cells that ended so, with their sentences."""
+    return [
+        {"run_id": end.spec.run_id, "error": end.error, "exit_code": end.exit_code}
+        for end in sweep.failed
+        if end.status == status
+    ]
 
 
 def _show_submitted(screen: Screen, sweep: SweepEnd) -> None:

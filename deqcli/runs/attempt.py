@@ -116,6 +116,9 @@ class Attempt:
             )
 
     def _say(self, sentence: str) -> None:
+        """A line of the log; none before the first manifest, without which the folder would not be known as ours."""
+        if not (self.folder / files.MANIFEST).exists():
+            return
         with (self.folder / files.LOG).open("a", encoding="utf-8") as log:
             log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {sentence}\n")
 

@@ -57,6 +57,10 @@ def local_pool(out: Path, shares: Sequence[Share], jobs: int) -> Iterator[LocalP
         pool.close()
 
 
+LEAVE_SECONDS = 2.0
+"""How long a worker may take to leave before it is killed."""
+
+
 class Worker:
     """A worker process and the cells it computes."""
 
@@ -115,15 +119,22 @@ class Worker:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
 
+    def let_go(self) -> None:
+        """Have it leave by itself, once it has let go of the folder of its last cell."""
+        assert self.process.stdin is not None
+        with suppress(BrokenPipeError):  # it died with a cell half given
+            self.process.stdin.close()
+
     def close(self) -> None:
         """Make sure that nothing of it is left."""
-        if self.process.poll() is None:
+        self.let_go()
+        try:
+            self.process.wait(LEAVE_SECONDS)
+        except subprocess.TimeoutExpired:
             self.process.kill()
-        self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout, self._stderr):
-            if pipe is not None:
-                with suppress(BrokenPipeError):  # it died with a cell half given
-                    pipe.close()
+            self.process.wait()
+        self.stdout.close()
+        self._stderr.close()
 
 
 def environment() -> dict[str, str]:
@@ -192,7 +203,9 @@ class LocalPool:
 
     def close(self) -> None:
         """End every worker."""
-        for worker in self._slots:
-            if worker is not None:
-                worker.close()
+        left = [worker for worker in self._slots if worker is not None]
+        for worker in left:
+            worker.let_go()
+        for worker in left:
+            worker.close()
         self._selector.close()

@@ -112,8 +112,8 @@ def sweep(recipe: Recipe, out: Path, options: SweepOptions) -> SweepEnd:
             variant.data.load()  # refused once, and not by every worker
     with StopSignals().installed(), locked(folder):
         clear(folder, [])
+        note(folder, recipe, RUNNING)  # first of all: a folder with anything else and no manifest is not ours
         files.replace_text(folder / files.RECIPE, files.recipe_text(recipe))
-        note(folder, recipe, RUNNING)
         try:
             elsewhere = _compute(recipe, out, folder, options, ended)
         except BaseException:
