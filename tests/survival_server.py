@@ -15,8 +15,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import IO, Any, NoReturn
 
+from deqcli import __main__ as command_line
 from deqcli.api import finish_sweep, resolve
-from deqcli.cli import main as command_line
 from deqcli.runs import files, folder
 from deqcli.runs.device import Execution
 from deqcli.runs.run import run_batch
@@ -44,8 +44,13 @@ class Forked:
     def poll(self) -> int | None:
         return self._reap(os.WNOHANG)
 
-    def wait(self) -> int | None:
-        return self._reap(0)
+    def wait(self, timeout: float | None = None) -> int | None:
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while self._reap(os.WNOHANG) is None:
+            if deadline is not None and time.monotonic() >= deadline:
+                raise subprocess.TimeoutExpired("worker", timeout or 0.0)
+            time.sleep(0.002)
+        return self._code
 
     def _reap(self, how: int) -> int | None:
         if self._code is None:
@@ -93,7 +98,7 @@ def _start(job: dict[str, Any]) -> int:
         out, err = (
             os.open(words.with_suffix(end), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644) for end in (".out", ".err")
         )
-        local.subprocess = SimpleNamespace(Popen=Forked, PIPE=subprocess.PIPE)  # type: ignore[assignment]
+        local.subprocess = SimpleNamespace(Popen=Forked, PIPE=subprocess.PIPE, TimeoutExpired=subprocess.TimeoutExpired)  # type: ignore[assignment]
         folder.LOCK_PATIENCE = job["patience"]
         sys.argv = ["deqcli", *job["start"]]
         _become(os.open(os.devnull, os.O_RDONLY), out, err, command_line.main)

@@ -165,7 +165,8 @@ def test_a_forced_start_that_was_killed_leaves_what_can_be_run(
     """Over a complete run; the old one or the new one, they have the same bytes."""
     reference, complaints, counted = bench.references["alone"], list[str](), tmp_path / "counted"
     shutil.copytree(bench.complete("alone"), counted)
-    for at in chosen(bench.changes_in(counted, "alone", force=True), fault, None if everywhere else 8):
+    changes = bench.changes_in(counted, "alone", force=True)
+    for at in chosen(changes, fault, None if everywhere else 5, TURNS["alone"]):
         out = tmp_path / str(at)
         shutil.copytree(bench.complete("alone"), out)
         end = bench.server.compute(reference.specs, out, fault, at, force=True)
