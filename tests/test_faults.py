@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from deqcli.errors import SystemRefused
-from deqcli.runs.folder import run_folder
+from deqcli.runs.folder import owner, run_folder
 from tests.faults import (
     FULL_DISKS,
     KILLS,
@@ -137,6 +137,8 @@ def test_killed_at_a_change_a_run_goes_on_to_the_same_bytes(
         out = tmp_path / str(at)
         end = bench.server.compute(reference.specs, out, fault, at)
         assert end.signal == KILLED
+        owners = [owner(run_folder(out, spec)) for spec in reference.specs]
+        complaints += about(end, fault, at, [f"{each!r} is believed to live" for each in owners if each is not None])
         complaints += about(end, fault, at, reference.complaints_after_another_run(out))
     none(complaints)
 

@@ -11,12 +11,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
+from rich.table import Table
 
 from deqcli.recipe.schema import Recipe, RunSpec
 from deqcli.runs.device import Execution
 from deqcli.runs.folder import locked, run_folder
 from deqcli.runs.run import run
-from deqcli.show.watch import LineWatch, duration, summary
+from deqcli.show.watch import COLUMNS, NARROW_COLUMNS, LineWatch, LiveWatch, duration, summary
 from deqcli.sweep.status import CellState, counts, pace, read_state, seconds_left
 from deqcli.sweep.sweep import SweepOptions, sweep, sweep_status
 from deqcli.sweep.watch import Progress
@@ -160,3 +162,18 @@ def test_times_and_counts_are_for_people() -> None:
     ]  # fmt: skip
     assert summary({"complete": 3, "running": 0, "waiting": 0}, 0.0) == "3 complete"
     assert summary({"complete": 3, "running": 1, "waiting": 2}, None) == "3 complete, 1 running, 2 waiting"
+
+
+@pytest.mark.parametrize(("width", "columns"), [(100, COLUMNS), (60, NARROW_COLUMNS)])
+def test_on_a_terminal_a_running_cell_has_a_row_that_fits(tmp_path: Path, width: int, columns: tuple[str, ...]) -> None:
+    loaded = recipe(tmp_path, "sweep.over={model.sigma_w_sq: [0.01, 0.02]}")
+    cell = CellState(loaded.cells()[0], "running", 7, 0.25, 0.625, 9, 2.0)
+    shown: list[Table] = []
+    LiveWatch(loaded, columns, shown.append).update(Progress(counts([cell]), [cell], 26.0))
+    console = Console(width=width, file=io.StringIO(), record=True)
+    console.print(shown[0])
+    text = console.export_text()
+    assert [word in text for word in COLUMNS] == [word in columns for word in COLUMNS]
+    assert {"7/20", "0.25", "26 s"} <= set(text.replace("  ", "\n").replace("\n ", "\n").splitlines())
+    assert "1 running; 26 s left" in text
+    assert max(map(len, text.splitlines())) <= width
