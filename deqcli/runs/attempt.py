@@ -96,12 +96,13 @@ class Attempt:
     def start(self) -> tuple[Network, Tensor]:
         """Say that the folder is being worked in; the network at a solved step and its prediction error."""
         if self.resumed is not None:
+            clear(self.folder, [])
             self._compare(self.resumed)
             write_manifest(self.folder, self.manifest)
             return self._resume(self._load())
-        clear(self.folder, [files.CHECKPOINT])  # first of all: a fresh start must not find it again
-        write_manifest(self.folder, self.manifest)
+        write_manifest(self.folder, self.manifest.model_copy(update={"fresh": True}))  # before anything is removed
         clear(self.folder, OWN_FILES)
+        write_manifest(self.folder, self.manifest)
         files.replace_text(self.folder / files.RECIPE, files.recipe_text(self.spec))
         return self._fresh()
 

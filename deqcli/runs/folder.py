@@ -9,6 +9,7 @@ import socket
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -22,6 +23,9 @@ from deqcli.recipe.schema import RunSpec
 from deqcli.runs.files import LOCK, MANIFEST, OWNER, TEMPORARY, replace_text
 
 ANEW = "train --force, or removing the folder, computes it anew"
+LEFT_BEHIND = (f".*{TEMPORARY}", ".tmp??????")
+"""What an interrupted write leaves: files of ours, and those that safetensors writes beside its own."""
+
 UNKNOWN = "another process"
 LOCK_PATIENCE = 2.0
 """Seconds: an orphaned worker that is writing its last checkpoint gets the time to let go."""
@@ -48,6 +52,9 @@ class Manifest(BaseModel):
     versions: dict[str, str] = {}
     git: str | None = None
     seal: str = ""
+    fresh: bool = False
+    """Whether what lies in the folder is of an earlier attempt, and is not to be resumed."""
+
     changed: list[str] = []
     """Of device, threads and versions, what was other when the run was resumed: its last bits may differ."""
 
@@ -126,7 +133,7 @@ def _refuse_foreign(folder: Path) -> None:
 
 def _is_trace(name: str) -> bool:
     """What a process of ours that was killed before its first manifest may leave."""
-    return name in (LOCK, OWNER) or (name.startswith(".") and name.endswith(TEMPORARY))
+    return name in (LOCK, OWNER) or any(fnmatch(name, pattern) for pattern in LEFT_BEHIND)
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
@@ -179,7 +186,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 def _owner(folder: Path) -> str:
     try:
-        return (folder / OWNER).read_text(encoding="utf-8")
+        return (folder / OWNER).read_text(encoding="utf-8") or UNKNOWN  # it may have died before it wrote its name
     except OSError:
         return UNKNOWN
 
@@ -217,5 +224,6 @@ def clear(folder: Path, names: Sequence[str]) -> None:
     """Remove files of ours, and what an interrupted write left beside them."""
     for name in names:
         (folder / name).unlink(missing_ok=True)
-    for left in folder.rglob(f".*{TEMPORARY}"):
-        left.unlink(missing_ok=True)
+    for pattern in LEFT_BEHIND:
+        for left in folder.rglob(pattern):
+            left.unlink(missing_ok=True)

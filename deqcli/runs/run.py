@@ -79,7 +79,8 @@ def _opened(spec: RunSpec, out: Path, execution: Execution, force: bool, report:
         found = read_manifest(folder, "run", spec.run_id)
         if found and found.status == COMPLETE and not force:
             raise _Complete(Outcome(folder, found, computed=False))
-        resumed = found if found and not force and (folder / files.CHECKPOINT).exists() else None
+        resumable = found and not (force or found.fresh) and (folder / files.CHECKPOINT).exists()
+        resumed = found if resumable else None
         wanted = 1 if spec.stackable else execution.threads or (resumed.threads if resumed else None)
         threads = wanted or threads_for(execution, spec.model.width, dataset.num_samples)
         yield Attempt(spec, folder, dataset, Execution(str(device), threads), resumed, report)
