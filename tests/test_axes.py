@@ -100,6 +100,17 @@ def test_a_contradiction_of_one_combination_is_told_with_its_values(tmp_path: Pa
     assert size.endswith("(with data.num_samples 40000000000)")
 
 
+def test_a_key_that_not_every_kind_has_is_refused_beside_the_kinds(tmp_path: Path) -> None:
+    """Whatever the alphabet says of the order in which they are set."""
+    for key, value in (("forcing", 0.1), ("inner_iterations", 5)):
+        over = f"sweep.over={{solver.kind: [newton, picard], solver.{key}: [{value}]}}"
+        (message,) = refusals(tmp_path, "solver.kind=newton", over)
+        assert message.startswith(f"sweep.over: solver.{key} is not known; known here: kind")
+        assert (
+            message.endswith(f"(with solver.{key} {value}, solver.kind 'picard')") or "solver.kind 'picard'" in message
+        )
+
+
 def test_mistakes_elsewhere_are_told_beside_those_of_an_axis(tmp_path: Path) -> None:
     found = refusals(tmp_path, "sweep.over={model.sigma_w_sq: [-1]}", "train.steps=-5", "solver.kind=magic")
     assert len(found) == 3

@@ -18,7 +18,7 @@ from deqcli.deq.ledger import FAR_SIGHTED, HEADROOM, LEAST_RATIO, MOST_PLANNED, 
 from deqcli.deq.network import Network
 from deqcli.deq.rows import Rows
 from deqcli.deq.solvers import Picard, Solution, Status
-from deqcli.deq.track import FADING, Track, Workspace
+from deqcli.deq.track import Track, Workspace
 from tests.dense import Problem, dense_adjoint, draw_problem, equilibrium, network_with
 from tests.solving import DTYPES, TIGHT, adjoint_residual, distance, equilibrium_residual, rounded
 from tests.training import auto_rate, problem_now, shapes_unchecked, stack_of, steps
@@ -514,26 +514,40 @@ def test_without_the_mark_a_jump_is_taken_for_a_trend() -> None:
     assert torch.equal(guesses[6], values[6] + 2000.0)
 
 
-def test_the_second_difference_of_a_row_that_jumps_fades() -> None:
+def test_the_second_difference_of_a_row_that_jumps_is_forgotten_and_its_first_one_kept() -> None:
     track, values = track_of(2), polynomial(2)
     for step, P in enumerate(values[:6]):
         track.jumped = torch.tensor([[False], [step == 5], [False]])
         follow(track, P)
-    curvature = (values[2] - 2 * values[1] + values[0]) * torch.tensor([[1.0], [FADING], [1.0]])
-    assert torch.equal(track.differences[1], curvature)
-    assert torch.equal(track.differences[0], values[5] - values[4])
+    jumped = torch.tensor([[False], [True], [False]])
+    curvature = values[2] - 2 * values[1] + values[0]
+    assert torch.equal(track.differences[1], torch.where(jumped, 0.0, curvature))
+    assert torch.equal(track.differences[0], torch.where(jumped, values[4] - values[3], values[5] - values[4]))
 
 
 def test_a_row_that_jumps_at_every_step_is_not_thrown_further_and_further() -> None:
-    """d1 goes up by d2 at every jump; as d2 fades, by 1 + 1/4 + 1/16 + ... = 4/3 of it altogether."""
+    """d1 stays as it was before the first jump."""
     track, values = track_of(2), polynomial(2, seed=1)
     for P in values[:4]:
         follow(track, P)
-    before = [difference.abs() for difference in track.differences]
+    before = track.differences[0].clone()
     track.jumped = torch.ones(3, 1, dtype=torch.bool)
     for _ in range(200):
         follow(track, track.preactivation + torch.randn(3, 4, dtype=torch.float64))
-        assert (track.differences[0].abs() <= before[0] + 4 / 3 * before[1] + 1e-9).all()
+        assert torch.equal(track.differences[0], before)
+
+
+@pytest.mark.parametrize("pattern", ["jjs", "js", "jss", "jjjs", "jjjjss", "sjjsj"])
+def test_jumps_that_come_again_and_again_are_not_amplified_where_nothing_moves(pattern: str) -> None:
+    """Wrong differences of a row at rest die out, whatever the pattern of jumps (j) and steady steps (s)."""
+    track = track_of(2)
+    for P in polynomial(2, seed=1)[:4]:
+        follow(track, P)
+    rest, largest = track.preactivation.clone(), track.differences[0].abs().max()
+    for step in range(30 * len(pattern)):
+        track.jumped = torch.full((3, 1), pattern[step % len(pattern)] == "j")
+        follow(track, rest)
+    assert all(difference.abs().max() <= 1e-9 * largest for difference in track.differences)
 
 
 def test_a_restored_track_makes_the_same_guesses() -> None:

@@ -16,6 +16,7 @@ from deqcli.recipe.schema import RunSpec
 from deqcli.sweep.cells import FULL, LOST, Batch, CellEnd, batch_bytes, batches, devices, threads_of
 from deqcli.sweep.drive import Drive, Listener
 from deqcli.sweep.local import LocalPool
+from deqcli.sweep.sweep import SweepOptions, sweep
 from tests.runs import recipe
 
 COMPLETE, FAILED, INTERRUPTED = "complete", "failed", "interrupted"
@@ -176,6 +177,15 @@ def test_gpus_are_counted_without_torch_and_only_those_that_are_visible(
     assert devices("auto") == ["cuda:0", "cuda:1"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert devices("auto") == ["auto"]
+
+
+def test_what_was_stopped_before_it_was_begun_is_still_what_it_was_before(tmp_path: Path) -> None:
+    """A second start with fail_fast forgets no failure that it did not come to."""
+    overrides = ("solver.max_iterations=2", "sweep.widths=[24]", "sweep.seeds=[0, 1]", "execution.jobs=1")
+    sweep(recipe(tmp_path, *overrides, "solver.kind=picard"), tmp_path, SweepOptions("cpu"))
+    fast = recipe(tmp_path, *overrides, "solver.kind=picard", "execution.fail_fast=true")
+    end = sweep(fast, tmp_path, SweepOptions("cpu"))
+    assert [(each.status, each.exit_code) for each in end.ends] == [(FAILED, 3), (FAILED, 3)]
 
 
 def test_small_cells_take_one_thread_of_their_share_and_large_ones_all(tmp_path: Path) -> None:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
+import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from deqcli.runs.records import LOSS_COLUMNS, PREDICTION_COLUMNS, SPECTRAL_COLUMNS, csv_text
+from deqcli.runs.records import LOSS_COLUMNS, PREDICTION_COLUMNS, RUNS_COLUMNS, SPECTRAL_COLUMNS, csv_text
 from deqcli.show import figures
 from deqcli.show.style import THIN
 
@@ -32,6 +33,27 @@ def write_tables(folder: Path, widths: int = 4, seeds: int = 3, status: str = "c
     (folder / "prediction.csv").write_text(csv_text(PREDICTION_COLUMNS, prediction))
     (folder / "loss.csv").write_text(csv_text(LOSS_COLUMNS, loss))
     (folder / "spectral.csv").write_text(csv_text(SPECTRAL_COLUMNS, spectral))
+    (folder / "runs.csv").write_text(csv_text(RUNS_COLUMNS, [row for row in spectral if row["step"] == 0]))
+
+
+def test_a_prediction_that_diverges_does_not_flatten_what_was_measured(tmp_path: Path) -> None:
+    write_tables(tmp_path, widths=1)
+    rows = pd.read_csv(tmp_path / "prediction.csv")
+    rows["loss"] = np.where(rows["step"] > 50, 1e300, rows["loss"])
+    rows.to_csv(tmp_path / "prediction.csv", index=False)
+    assert drawn(tmp_path).axes[0].get_ylim()[1] < 8
+
+
+def test_a_combination_of_which_nothing_converged_has_an_empty_panel(tmp_path: Path) -> None:
+    write_tables(tmp_path, widths=2)
+    for name in ("loss", "spectral", "prediction", "runs"):
+        rows = pd.read_csv(tmp_path / f"{name}.csv")
+        rows.insert(6, "model.sigma_w_sq", np.where(rows["width"] == 100, 0.1, 0.2))
+        gone = rows["width"] == 110 if name != "runs" else np.zeros(len(rows), bool)
+        rows[~gone].to_csv(tmp_path / f"{name}.csv", index=False)
+    axes = drawn(tmp_path).axes
+    assert [each.get_title() for each in axes] == ["sigma_w_sq 0.1", "sigma_w_sq 0.2"] * 2
+    assert [len(each.lines) > 0 for each in axes] == [True, False] * 2
 
 
 def test_every_panel_and_the_whole_figure_are_written_as_png_and_svg(tmp_path: Path) -> None:

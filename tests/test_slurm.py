@@ -40,6 +40,7 @@ def test_the_script_asks_for_what_the_recipe_says(tmp_path: Path) -> None:
     assert (found["array"], found["cpus-per-task"], found["constraint"]) == ("0-1%3", "4", "a100")
     assert (found["signal"], found["open-mode"]) == ("B:USR1@120", "append")
     assert "requeue" in found
+    assert text.splitlines()[-2] == "trap '' USR1"
     assert text.splitlines()[-1:] == [line for line in text.splitlines() if "exec" in line]
     assert text.index("module load cuda") > text.rindex("#SBATCH")
 

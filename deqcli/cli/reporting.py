@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
-from deqcli.errors import DEBUG, Bug, DeqcliError, Interrupted, RecipeRefused, as_refusal
+from deqcli.errors import DEBUG, Bug, DeqcliError, DiskFull, Interrupted, RecipeRefused, as_refusal
 
 if TYPE_CHECKING:
     from deqcli.show.console import Screen
@@ -40,7 +40,9 @@ def reporting(screen: Screen, resumable: bool = False) -> Iterator[None]:
         refusal = as_refusal(error)
         if isinstance(refusal, Bug) and os.environ.get(DEBUG):
             raise
-        _leave(screen, refusal.exit_code, str(refusal), _mistakes(refusal))
+        later = f"; when there is room, {GOES_ON}: {command_line()}"
+        more = later if resumable and isinstance(refusal, DiskFull) else ""
+        _leave(screen, refusal.exit_code, f"{refusal}{more}", _mistakes(refusal))
 
 
 def _leave(screen: Screen, code: int, sentence: str, mistakes: list[dict[str, Any]] | None = None) -> NoReturn:

@@ -10,9 +10,6 @@ from torch import Tensor
 
 from deqcli.deq.room import room
 
-FADING = 0.25
-"""What is left of the second difference of a row that has jumped."""
-
 
 class Workspace:
     """Buffers of the shape of a point, made once and shared by the two equations of a network.
@@ -75,22 +72,22 @@ class Track:
     def learn(self, start: Tensor) -> None:
         """Update the differences, now that P is solved, by how far the guess was off.
 
-        Rows that `jumped` marks go on as they did: a jump says nothing about the next step. Their second difference
-        fades, as it would otherwise pile up in the first one while they jump at every step.
+        Rows that `jumped` marks go on as they did: a jump says nothing about the next step. Their second difference is
+        forgotten before it comes into the first one: what of it was left there would grow where rows jump again and
+        again, until it makes them jump itself.
         """
         missed = torch.sub(self.preactivation, start, out=start)
         if self.jumped is not None:
-            missed.mul_(torch.where(self.jumped, 0.0, 1.0))
+            steady = torch.where(self.jumped, 0.0, 1.0)
+            missed.mul_(steady)
+            for difference in self.differences[1:]:
+                difference.mul_(steady)
         known = np.minimum(self.solved, len(self.differences)).astype(int)
         if (known == known[0]).all():
             _update(self.differences[: known[0]], missed)
         else:
             for k, order in enumerate(known):
                 _update([difference[k] for difference in self.differences[:order]], missed[k])
-        if self.jumped is not None:
-            fading = torch.where(self.jumped, FADING, 1.0)
-            for difference in self.differences[1:]:
-                difference.mul_(fading)
         self.solved += 1
 
     def state(self, name: str) -> dict[str, Tensor]:

@@ -32,7 +32,8 @@ def with_values(plain: Mapping[str, Any], values: Mapping[str, Value]) -> dict[s
     file that gets another path.
     """
     result = dict(plain)
-    for key, value in values.items():
+    for key in sorted(values, key=lambda key: not key.endswith(".kind")):  # a kind decides which other keys there are
+        value = values[key]
         section, _, name = key.partition(".")
         held = result.get(section)
         held = dict(held) if isinstance(held, dict) else {}

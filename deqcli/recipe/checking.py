@@ -68,7 +68,25 @@ def check_axes(document: Document, recipe: Recipe, refused: set[Path], context: 
             _blame(document, path, f"{key} has {', '.join(twice)} twice")
         else:
             over[key] = taken
-    return recipe.model_copy(update={"sweep": recipe.sweep.model_copy(update={"over": over})})
+    found = recipe.model_copy(update={"sweep": recipe.sweep.model_copy(update={"over": over})})
+    return found if _combinations_fit(document, found) else found.over_nothing()
+
+
+def _combinations_fit(document: Document, recipe: Recipe) -> bool:
+    """Whether the values of different axes can be had together; the first that cannot are noted."""
+    if any(recipe.sweep.contradictions()):
+        return True  # too many to be looked at, which is told elsewhere
+    for values, plain in recipe.combinations():
+        try:
+            Recipe.model_validate(plain)
+        except ValidationError as error:
+            attempt = Document("", plain, values={tuple(key.split(".")): Place("") for key in values})
+            _note(attempt, error)
+            together = ", ".join(f"{key} {show(value)}" for key, value in values.items())
+            for mistake in attempt.mistakes:
+                _blame(document, ("sweep", "over"), f"{mistake.message} (with {together})")
+            return False
+    return True
 
 
 def _no_axis(key: str) -> str | None:

@@ -10,7 +10,7 @@ from deqcli.options import Count, Options
 
 _WORD = r"^[^\s#'\"\\]{1,256}$"
 _LINE = r"^[^\r\n\x00]{1,1000}$"
-_TIME = r"^(\d+-)?\d{1,5}(:\d{2}){0,2}$"
+_TIME = r"^(\d+-)?\d{1,5}(:\d{1,2}){0,2}$"
 
 Word = Annotated[str, Field(pattern=_WORD, description="a word without spaces and quotes")]
 Line = Annotated[str, Field(pattern=_LINE, description="one line")]
@@ -27,12 +27,13 @@ class Ray(Options):
 class Slurm(Options):
     """What the array of jobs asks of SLURM."""
 
-    time: Annotated[str, Field(pattern=_TIME, description="limit of a job, as `90`, `1:30:00` or `2-00:00:00`")] = (
-        "1:00:00"
-    )
+    time: Annotated[
+        Count | Annotated[str, Field(pattern=_TIME, description="as 1:30:00 or 2-00:00:00")],
+        Field(description="limit of a job, in minutes or as text"),
+    ] = "1:00:00"
     memory: Annotated[
-        Annotated[str, Field(pattern=r"^[1-9]\d*[KMGT]?$", description="as `4000M`")] | None,
-        Field(description="of a job; null: what its largest run takes"),
+        Count | Annotated[str, Field(pattern=r"^[1-9]\d*[KMGT]?$", description="as 4000M")] | None,
+        Field(description="of a job, in megabytes or as text; null: what its largest run takes"),
     ] = None
     partition: Annotated[Word | None, Field(description="null: the cluster's default")] = None
     account: Annotated[Word | None, Field(description="null: the user's default")] = None

@@ -198,10 +198,14 @@ class Recipe(RunSpec):
         """
         if not self.sweep.over:
             return [self]
+        return [Recipe.model_validate(plain) for _, plain in self.combinations()]
+
+    def combinations(self) -> Iterator[tuple[dict[str, Value], dict[str, Any]]]:
+        """The combinations of the values of `sweep.over`, and with each the recipe in plain data, not checked."""
         plain = self.over_nothing().model_dump(mode="json")
-        values = [sorted(self.sweep.over[key], key=order) for key in self.axes]
-        combinations = (dict(zip(self.axes, each, strict=True)) for each in product(*values))
-        return [Recipe.model_validate(with_values(plain, each)) for each in combinations]
+        for each in product(*(sorted(self.sweep.over[key], key=order) for key in self.axes)):
+            values = dict(zip(self.axes, each, strict=True))
+            yield values, with_values(plain, values)
 
     def over_nothing(self) -> Recipe:
         """The recipe without its further axes: widths and seeds alone."""

@@ -200,12 +200,13 @@ def owner(folder: Path) -> str | None:
     try:
         with (folder / LOCK).open("rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except BlockingIOError:
         return _owner(folder)
     except OSError:
-        return _owner(folder) if _alive(_owner(folder)) else None
+        name = _owner(folder)
+        return name if name != UNKNOWN and _alive(name) else None
     name = _owner(folder)
     return None if name == UNKNOWN or _is_here(name) else name
 

@@ -16,11 +16,14 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from deqcli.runs.files import LOSS, PREDICTION, SPECTRAL
+from deqcli.runs.files import LOSS, PREDICTION, RUNS, SPECTRAL
 from deqcli.runs.records import SPECTRAL_COLUMNS
 from deqcli.show.style import WIDTHS, panels, save, styled, thick_lines, thin_lines
 
 LEAST_NORM_SPAN = 0.004
+FAR_ABOVE = 7.0
+"""In log(loss), a factor of a thousand: a prediction that diverges is drawn no further above what was measured."""
+
 CONVERGED = "converged"
 
 
@@ -31,6 +34,7 @@ class Sweep:
     loss: pd.DataFrame
     spectral: pd.DataFrame
     prediction: pd.DataFrame
+    runs: pd.DataFrame
     name: str = ""
     """Of a part: the values that its runs have on the further axes."""
 
@@ -41,7 +45,9 @@ class Sweep:
         rates = prediction.drop_duplicates("run_id").set_index("run_id")["learning_rate"]
         loss = logarithms(loss[loss["status"] == CONVERGED])
         loss["time"] = loss["run_id"].map(rates) * loss["width"] * loss["step"]
-        return cls(loss, pd.read_csv(folder / SPECTRAL), logarithms(prediction))
+        prediction = logarithms(prediction)
+        seen = prediction["log_loss"] <= loss["log_loss"].max() + FAR_ABOVE
+        return cls(loss, pd.read_csv(folder / SPECTRAL), prediction[seen], pd.read_csv(folder / RUNS))
 
     @property
     def axes(self) -> list[str]:
@@ -53,8 +59,8 @@ class Sweep:
         if not self.axes:
             return [[self]]
         first, others = self.axes[0], self.axes[1:]
-        across = self.spectral[first].drop_duplicates().tolist()
-        down = self.spectral[others].drop_duplicates().to_dict("records") if others else [{}]
+        across = self.runs[first].drop_duplicates().tolist()
+        down = self.runs[others].drop_duplicates().to_dict("records") if others else [{}]
         return [[self._part({first: value, **row}) for value in across] for row in down]
 
     def _part(self, values: Mapping[Hashable, Any]) -> Self:

@@ -42,7 +42,7 @@ def submit(work: Work) -> str:
     }
     replace_text(folder / PLAN, json.dumps(plan))
     replace_text(folder / SCRIPT, script(folder, tasks, work.execution, work.recipe.name))
-    job = _tell("sbatch", "--parsable", str(folder / SCRIPT)).split(";")[0].strip()
+    job = _tell("sbatch", "--parsable", f"--output={_log(folder)}", str(folder / SCRIPT)).split(";")[0].strip()
     replace_text(folder / JOB, json.dumps({"job": job}))
     return f"submitted SLURM job {job}: {len(work.cells)} cells in {len(tasks)} tasks, logs in {folder}"
 
@@ -63,7 +63,8 @@ def script(folder: Path, tasks: Sequence[Batch], execution: ExecutionOptions, na
     )
     command = shlex.join([sys.executable, "-P", "-m", MODULE, str(folder)])
     lines = [f"#SBATCH {line}" for line in _directives(folder, tasks, execution, name)]
-    return "\n".join(["#!/bin/sh", *lines, *execution.slurm.lines, *path, f"exec {command}", ""])
+    patient = "trap '' USR1"  # until the task handles it itself
+    return "\n".join(["#!/bin/sh", *lines, *execution.slurm.lines, *path, patient, f"exec {command}", ""])
 
 
 def _directives(folder: Path, tasks: Sequence[Batch], execution: ExecutionOptions, name: str) -> Iterator[str]:
@@ -80,12 +81,13 @@ def _directives(folder: Path, tasks: Sequence[Batch], execution: ExecutionOption
     yield f"--signal=B:USR1@{slurm.grace}"
     yield "--requeue"
     yield "--open-mode=append"
-    yield f"--output={_quoted(folder)}/%A_%a.log"
 
 
-def _quoted(folder: Path) -> str:
-    """A path as sbatch reads it: % begins a pattern there."""
-    return str(folder).replace("%", "%%")
+def _log(folder: Path) -> str:
+    """Where the log of a task goes, as sbatch reads it: % begins a pattern there. Raises: Refused."""
+    if "\\" in str(folder):
+        raise Refused(f"SLURM cannot write a log below {folder}: its path has a backslash; use another --out")
+    return f"{str(folder).replace('%', '%%')}/%A_%a.log"
 
 
 def _megabytes(tasks: Sequence[Batch]) -> str:

@@ -9,15 +9,16 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from deqcli.errors import CellsFailed, CorruptArtefact, FolderInUse, Interrupted
+from deqcli.errors import CellsFailed, FolderInUse, Interrupted
 from deqcli.recipe.schema import Recipe, RunSpec
-from deqcli.runs.folder import COMPLETE, FAILED, locked, read_manifest, run_folder
+from deqcli.runs.folder import FAILED, locked
+from deqcli.runs.signals import StopSignals
 from deqcli.sweep.cells import CellEnd, Share, batches, devices
 from deqcli.sweep.drive import Drive, Listener
 from deqcli.sweep.local import local_pool
 from deqcli.sweep.slurm import read_plan
 from deqcli.sweep.status import read_state
-from deqcli.sweep.sweep import Finish, conclude, sweep_folder
+from deqcli.sweep.sweep import Finish, conclude, stored_end, sweep_folder
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
@@ -32,13 +33,15 @@ def run_task(folder: Path, finish: Finish) -> int:
     out, recipe = Path(plan["out"]), Recipe.model_validate(plan["recipe"])
     wanted = set(plan["tasks"][int(os.environ["SLURM_ARRAY_TASK_ID"])])
     cells = [cell for cell in recipe.cells() if cell.run_id in wanted]
-    before = _steps(out, cells)
+    before, computed = _steps(out, cells), False
     failed: list[CellEnd] = []
     try:
         _compute(recipe, out, cells, plan["device"], failed)
+        computed = True
+        with StopSignals().installed():
+            _conclude(recipe, out, finish)
     except Interrupted as stop:
-        return _interrupted(stop, _steps(out, cells) > before)
-    _conclude(recipe, out, finish)
+        return _interrupted(stop, computed or _steps(out, cells) > before)
     return CellsFailed.exit_code if failed else 0
 
 
@@ -93,7 +96,7 @@ def _scontrol(*arguments: str) -> subprocess.CompletedProcess[str]:
 def _conclude(recipe: Recipe, out: Path, finish: Finish) -> None:
     """Merge the tables if every cell of the sweep is complete or failed."""
     folder = sweep_folder(out, recipe)
-    ends = [_end(out, cell) for cell in recipe.cells()]
+    ends = [stored_end(out, cell) for cell in recipe.cells()]
     if all(end is not None for end in ends):
         try:
             with locked(folder):
@@ -101,14 +104,3 @@ def _conclude(recipe: Recipe, out: Path, finish: Finish) -> None:
             _say(f"merged into {folder}")
         except FolderInUse as other:  # the other last task, which sees the same
             _say(str(other))
-
-
-def _end(out: Path, cell: RunSpec) -> CellEnd | None:
-    """How a cell ended, by its manifest; None where it has not."""
-    try:
-        manifest = read_manifest(run_folder(out, cell), "run", cell.run_id)
-    except CorruptArtefact as error:
-        return CellEnd(cell, FAILED, str(error), error.exit_code)
-    if manifest is None or manifest.status not in (COMPLETE, FAILED):
-        return None
-    return CellEnd(cell, manifest.status, manifest.error, manifest.exit_code)

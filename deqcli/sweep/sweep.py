@@ -28,6 +28,7 @@ from deqcli.runs.folder import (
     locked,
     owner,
     read_manifest,
+    run_folder,
     verify,
     write_manifest,
 )  # fmt: skip
@@ -120,7 +121,7 @@ def sweep(recipe: Recipe, out: Path, options: SweepOptions) -> SweepEnd:
             with suppress(OSError):
                 note(folder, recipe, INTERRUPTED)
             raise
-        ends = [ended.get(cell.run_id) or CellEnd(cell, WAITING) for cell in cells]
+        ends = [_as_it_was(out, ended.get(cell.run_id) or CellEnd(cell, WAITING)) for cell in cells]
         if elsewhere is not None:
             note(folder, recipe, SUBMITTED)
             return SweepEnd(folder, ends, kept, [], elsewhere)
@@ -133,6 +134,22 @@ def _already(out: Path, cell: RunSpec) -> CellEnd | None:
         return CellEnd(cell, COMPLETE) if find_complete(out, cell, but=UNUSED) else None
     except CorruptArtefact as error:
         return CellEnd(cell, FAILED, str(error), error.exit_code)
+
+
+def stored_end(out: Path, cell: RunSpec) -> CellEnd | None:
+    """How a cell ended, by its manifest; None where it has not."""
+    try:
+        manifest = read_manifest(run_folder(out, cell), "run", cell.run_id)
+    except CorruptArtefact as error:
+        return CellEnd(cell, FAILED, str(error), error.exit_code)
+    if manifest is None or manifest.status not in (COMPLETE, FAILED):
+        return None
+    return CellEnd(cell, manifest.status, manifest.error, manifest.exit_code)
+
+
+def _as_it_was(out: Path, end: CellEnd) -> CellEnd:
+    """The end of a cell; of one that was not started again, the one it had before."""
+    return (stored_end(out, end.spec) or end) if end.status == INTERRUPTED else end
 
 
 def _intact(folder: Path, manifest: Manifest) -> list[Path] | None:

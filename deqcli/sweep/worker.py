@@ -14,6 +14,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -37,15 +38,17 @@ def main(arguments: list[str]) -> None:
     threading.Thread(target=_listen, args=(cells,), daemon=True).start()
 
     def send(event: dict[str, Any]) -> None:
-        print(json.dumps(event), file=pipe, flush=True)
+        with suppress(BrokenPipeError):  # the driver died; what is left is to checkpoint
+            print(json.dumps(event), file=pipe, flush=True)
 
-    while compute(json.loads(cells.get()), out, share, send):
+    while (line := cells.get()) and compute(json.loads(line), out, share, send):
         pass
 
 
 def _listen(cells: queue.Queue[str]) -> None:
     for line in sys.stdin:
         cells.put(line)
+    cells.put("")  # for a worker that is between two batches, or whose last step was its last
     os.kill(os.getpid(), signal.SIGTERM)
 
 
