@@ -105,10 +105,8 @@ def test_a_key_that_not_every_kind_has_is_refused_beside_the_kinds(tmp_path: Pat
     for key, value in (("forcing", 0.1), ("inner_iterations", 5)):
         over = f"sweep.over={{solver.kind: [newton, picard], solver.{key}: [{value}]}}"
         (message,) = refusals(tmp_path, "solver.kind=newton", over)
-        assert message.startswith(f"sweep.over: solver.{key} is not known; known here: kind")
-        assert (
-            message.endswith(f"(with solver.{key} {value}, solver.kind 'picard')") or "solver.kind 'picard'" in message
-        )
+        assert message.startswith(f"sweep.over: solver.{key} is not known; ")
+        assert message.endswith(f"(with solver.{key} {value}, solver.kind 'picard')")
 
 
 def test_mistakes_elsewhere_are_told_beside_those_of_an_axis(tmp_path: Path) -> None:
