@@ -184,8 +184,8 @@ class TestOnARealCluster:
         self, cluster: slurm_cluster.Cluster, tmp_path: Path
     ) -> None:
         """Two cells of more than a minute each, in jobs of one minute."""
-        asked = "execution={executor: slurm, slurm: {time: '1', grace: 30}}"
-        loaded = recipe(tmp_path, asked, "sweep.widths=[32]", *LONG, "train.steps=500000", "log.loss_every=100")
+        asked = "execution={executor: slurm, slurm: {time: 1, grace: 30}}"
+        loaded = recipe(tmp_path, asked, "sweep.widths=[32]", *LONG, "train.steps=500000", "log.loss_every=400000")
         end = submitted(loaded, tmp_path / "out")
         wait_for(lambda: merged(loaded, tmp_path / "out"), 900)
         assert any("Restarts=0" not in show(f"{job_of(end)}_{task}") for task in (0, 1))

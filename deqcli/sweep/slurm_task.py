@@ -9,15 +9,16 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from deqcli.data.files import file_sha256
 from deqcli.errors import CellsFailed, FolderInUse, Interrupted
 from deqcli.recipe.schema import Recipe, RunSpec
-from deqcli.runs.folder import FAILED, locked
+from deqcli.runs.files import CHECKPOINT
+from deqcli.runs.folder import FAILED, locked, run_folder
 from deqcli.runs.signals import StopSignals
 from deqcli.sweep.cells import CellEnd, Share, batches, devices
 from deqcli.sweep.drive import Drive, Listener
 from deqcli.sweep.local import local_pool
 from deqcli.sweep.slurm import read_plan
-from deqcli.sweep.status import read_state
 from deqcli.sweep.sweep import Finish, conclude, stored_end, sweep_folder
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
@@ -33,7 +34,7 @@ def run_task(folder: Path, finish: Finish) -> int:
     out, recipe = Path(plan["out"]), Recipe.model_validate(plan["recipe"])
     wanted = set(plan["tasks"][int(os.environ["SLURM_ARRAY_TASK_ID"])])
     cells = [cell for cell in recipe.cells() if cell.run_id in wanted]
-    before, computed = _steps(out, cells), False
+    before, computed = _checkpoints(out, cells), False
     failed: list[CellEnd] = []
     try:
         _compute(recipe, out, cells, plan["device"], failed)
@@ -41,12 +42,14 @@ def run_task(folder: Path, finish: Finish) -> int:
         with StopSignals().installed():
             _conclude(recipe, out, finish)
     except Interrupted as stop:
-        return _interrupted(stop, computed or _steps(out, cells) > before)
+        return _interrupted(stop, computed or _checkpoints(out, cells) != before)
     return CellsFailed.exit_code if failed else 0
 
 
-def _steps(out: Path, cells: Sequence[RunSpec]) -> int:
-    return sum(read_state(out, cell).step or 0 for cell in cells)
+def _checkpoints(out: Path, cells: Sequence[RunSpec]) -> list[str | None]:
+    """The hash of each cell's checkpoint: another one for another step, whatever rows are logged."""
+    paths = [run_folder(out, cell) / CHECKPOINT for cell in cells]
+    return [file_sha256(path) if path.exists() else None for path in paths]
 
 
 def _compute(recipe: Recipe, out: Path, cells: Sequence[RunSpec], device: str, failed: list[CellEnd]) -> None:
