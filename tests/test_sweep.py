@@ -32,8 +32,8 @@ ALONE, TWO = "execution.jobs=1", "execution.jobs=2"
 @pytest.fixture(autouse=True)
 def look_often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small runs would be over before anybody looks."""
-    monkeypatch.setattr("deqcli.sweep.watch.LOOK_EVERY", 0.0)
-    monkeypatch.setattr("deqcli.sweep.drive.POLL_SECONDS", 0.02)
+    monkeypatch.setattr("deqcli.sweep.watch.LOOK_EVERY", 0.1)
+    monkeypatch.setattr("deqcli.sweep.drive.POLL_SECONDS", 0.05)
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +127,7 @@ def children() -> list[int]:
 
 def test_cells_that_shared_a_killed_worker_are_tried_one_by_one(tmp_path: Path) -> None:
     """Three small networks in one stack: nobody knows which of them was to blame."""
-    overrides = ("train.steps=3000", "log.spectral_every=1000", "sweep.widths=[24]", "sweep.seeds=[0, 1, 2]", ALONE)
+    overrides = ("train.steps=1500", "log.spectral_every=300", "sweep.widths=[24]", "sweep.seeds=[0, 1, 2]", ALONE)
     killed: list[RunSpec] = []
 
     def kill_once(progress: Progress) -> None:
@@ -148,8 +148,8 @@ def test_cells_that_shared_a_killed_worker_are_tried_one_by_one(tmp_path: Path) 
 def test_a_killed_worker_takes_only_its_own_cell_along(tmp_path: Path) -> None:
     loaded = recipe(
         tmp_path,
-        "train.steps=3000",
-        "log.spectral_every=1000",
+        "train.steps=1500",
+        "log.spectral_every=300",
         "sweep.widths=[24]",
         "sweep.seeds=[0, 1, 2]",
         "solver.kind=picard",
@@ -173,7 +173,7 @@ def test_a_killed_worker_takes_only_its_own_cell_along(tmp_path: Path) -> None:
 
 
 def test_a_signal_stops_every_worker_and_the_sweep_goes_on_byte_for_byte(tmp_path: Path) -> None:
-    loaded = recipe(tmp_path, "train.steps=3000", "log.spectral_every=500", "log.checkpoint_every=5000")
+    loaded = recipe(tmp_path, "train.steps=1500", "log.spectral_every=300", "log.checkpoint_every=5000")
     signalled: list[int] = []
 
     def stop(progress: Progress) -> None:
