@@ -76,5 +76,12 @@ def test_a_folder_that_nobody_ever_worked_in_has_no_owner_and_looking_leaves_not
 
 def test_a_process_of_another_machine_is_believed(tmp_path: Path) -> None:
     (tmp_path / LOCK).touch()
-    (tmp_path / OWNER).write_text("process 1 on far-away")
+    (tmp_path / OWNER).write_text("process 1 on far-away\n")
     assert owner(tmp_path) == "process 1 on far-away"
+
+
+@pytest.mark.parametrize("torn", ["", "proc", "process 1 on far"])
+def test_a_name_that_was_not_written_to_its_end_is_nobodys(tmp_path: Path, torn: str) -> None:
+    (tmp_path / LOCK).touch()
+    (tmp_path / OWNER).write_text(torn)
+    assert owner(tmp_path) is None

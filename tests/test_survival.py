@@ -103,7 +103,7 @@ def test_kills_at_random_times_change_no_byte(bench: Bench, tmp_path: Path, solv
 def owner_of(out: Path) -> tuple[int, str] | None:
     """Process id and host of who works in the folder of the only sweep, as it says of itself."""
     texts = [path.read_text() for path in out.glob(f"*/sweeps/*/{files.OWNER}") if path.exists()]
-    found = re.fullmatch(r"process (\d+) on (\S+)", texts[0]) if texts else None
+    found = re.fullmatch(r"process (\d+) on (\S+)\n", texts[0]) if texts else None
     return (int(found[1]), found[2]) if found else None
 
 

@@ -177,7 +177,7 @@ def locked(folder: Path) -> Iterator[None]:
     except Timeout:
         raise FolderInUse(f"{folder} is in use by {_owner(folder)}") from None
     try:
-        (folder / OWNER).write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+        (folder / OWNER).write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
         yield
     finally:
         (folder / OWNER).unlink(missing_ok=True)
@@ -186,9 +186,10 @@ def locked(folder: Path) -> Iterator[None]:
 
 def _owner(folder: Path) -> str:
     try:
-        return (folder / OWNER).read_text(encoding="utf-8") or UNKNOWN  # it may have died before it wrote its name
+        line = (folder / OWNER).read_text(encoding="utf-8")
     except OSError:
         return UNKNOWN
+    return line.removesuffix("\n") if line.endswith("\n") else UNKNOWN  # it may have died while it wrote its name
 
 
 def owner(folder: Path) -> str | None:
