@@ -201,7 +201,7 @@ def test_a_folder_in_use_is_refused_with_its_owner(tmp_path: Path, monkeypatch: 
     spec = small(tmp_path)
     folder = run_folders.run_folder(tmp_path, spec)
     folder.mkdir(parents=True)
-    (folder / ".owner").write_text("process 42 on otherhost")
+    (folder / ".owner").write_text("process 42 on otherhost\n")
     with FileLock(folder / ".lock"), pytest.raises(FolderInUse, match="process 42 on otherhost"):
         run(spec, tmp_path, CPU)
 
