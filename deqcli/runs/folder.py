@@ -104,10 +104,18 @@ def read_manifest(folder: Path, kind: str, identity: str) -> Manifest | None:
 
     Raises: CorruptArtefact where the folder holds something else, or the manifest cannot be read.
     """
-    path = folder / MANIFEST
-    if not path.exists():
+    if not (folder / MANIFEST).exists():
         _refuse_foreign(folder)
         return None
+    manifest = any_manifest(folder)
+    if (manifest.kind, manifest.id) != (kind, identity):
+        raise CorruptArtefact(f"{folder} belongs to something else ({manifest.kind} {manifest.id})")
+    return manifest
+
+
+def any_manifest(folder: Path) -> Manifest:
+    """The manifest of a folder that has one, whatever it is of. Raises: CorruptArtefact where it cannot be read."""
+    path = folder / MANIFEST
     try:
         content = from_json(path.read_bytes())
         manifest = Manifest.model_validate(content)
@@ -116,8 +124,6 @@ def read_manifest(folder: Path, kind: str, identity: str) -> Manifest | None:
         raise CorruptArtefact(f"{path} is damaged ({why}); move {folder} away to compute it anew") from None
     if manifest.seal != _seal(content):
         raise CorruptArtefact(f"{path} is not what was written; move {folder} away to compute it anew")
-    if (manifest.kind, manifest.id) != (kind, identity):
-        raise CorruptArtefact(f"{folder} belongs to something else ({manifest.kind} {manifest.id})")
     return manifest
 
 

@@ -31,6 +31,9 @@ MERGED = {
     files.PREDICTION: PREDICTION_COLUMNS,
 }
 
+RUN_RESULTS = ("steps", "final_loss", "max_spectral_norm", "min_lambda_ratio")
+"""What runs.csv tells of the results of a run."""
+
 
 def merge(recipe: Recipe, out: Path, folder: Path, ends: Sequence[CellEnd]) -> list[str]:
     """Write the tables of a sweep, those in `MERGED` and runs.csv; the names of what was written.
@@ -95,5 +98,5 @@ def _run_row(out: Path, end: CellEnd) -> dict[str, object]:
     if end.status == COMPLETE:
         manifest = read_manifest(run_folder(out, end.spec), "run", end.spec.run_id)
         found = manifest.results if manifest else {}
-    results = {name: found.get(name) for name in ("steps", "final_loss", "max_spectral_norm", "min_lambda_ratio")}
+    results = {name: found.get(name) for name in RUN_RESULTS}
     return row_keys(end.spec) | results | {"status": end.status, "attempts": end.attempts, "error": end.error}

@@ -1,0 +1,92 @@
+"""A folder that deqcli left, to be looked at: its manifest, recipe and tables. Nothing is written, no lock is taken."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deqcli.errors import CorruptArtefact, Refused
+from deqcli.recipe.reading import read_text
+from deqcli.runs import files
+from deqcli.runs.folder import COMPLETE, FAILED, INTERRUPTED, RUNNING, Manifest, any_manifest, owner, verify
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+RUN, SWEEP = "run", "sweep"
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A run, a sweep, a check or a prediction, as its folder tells it."""
+
+    folder: Path
+    manifest: Manifest
+
+    @property
+    def state(self) -> str:
+        """The status of the manifest; `interrupted` where it says `running` and no process works in the folder."""
+        gone = self.manifest.status == RUNNING and owner(self.folder) is None
+        return INTERRUPTED if gone else self.manifest.status
+
+    @cached_property
+    def recipe(self) -> dict[str, Any]:
+        """The resolved recipe in plain data, by section. Its data file need not be there any more.
+
+        Raises: CorruptArtefact.
+        """
+        value = read_text(self._text(files.RECIPE).decode(), str(self.folder / files.RECIPE)).value
+        if not isinstance(value, dict):
+            raise CorruptArtefact(f"{self.folder / files.RECIPE} is not what was written")
+        return value
+
+    def has(self, name: str) -> bool:
+        """Whether the folder has a file of this name."""
+        return (self.folder / name).is_file()
+
+    def table(self, name: str) -> pd.DataFrame:
+        """A CSV file of the folder: its whole lines, where it may be being written.
+
+        Raises: CorruptArtefact where it is missing, or is not what the manifest says.
+        """
+        import pandas as pd
+
+        text = self._text(name)
+        return pd.read_csv(io.BytesIO(text[: text.rfind(b"\n") + 1]))
+
+    def _text(self, name: str) -> bytes:
+        digests = self.manifest.files if self.manifest.status in (COMPLETE, FAILED) else {}
+        verify(self.folder, {name: digests[name]} if name in digests else {})
+        try:
+            return (self.folder / name).read_bytes()
+        except FileNotFoundError:
+            raise CorruptArtefact(f"{self.folder / name} is missing") from None
+
+    def runs(self) -> Iterator[Stored]:
+        """The run itself, or those runs of a sweep that have begun, in the order of their rows."""
+        if self.manifest.kind == RUN:
+            yield self
+        for cell in self.manifest.cells:
+            folder = self.folder.parent.parent / "runs" / cell
+            if (folder / files.MANIFEST).exists():
+                yield Stored(folder, any_manifest(folder))
+
+
+def open_stored(path: Path) -> Stored:
+    """What lies in a folder. Raises: Refused where deqcli left nothing there; CorruptArtefact, OSError."""
+    folder = path.parent if path.is_file() else path
+    if not folder.exists():
+        raise Refused(f"there is no folder {path}")
+    if not (folder / files.MANIFEST).is_file():
+        raise Refused(f"{path} is no folder of a run, sweep, check or prediction: it has no {files.MANIFEST}")
+    return Stored(folder, any_manifest(folder))
+
+
+def stored_runs(out: Path) -> Iterator[Stored]:
+    """Every run under `out`, by recipe, width, seed and hash. Raises: CorruptArtefact."""
+    for path in sorted(out.glob(f"*/runs/*/{files.MANIFEST}")):
+        yield Stored(path.parent, any_manifest(path.parent))
