@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from deqcli.api import check_init, predict, sweep_status, sweep_width, train
+    from deqcli.api import check_init, load, predict, sweep_status, sweep_width, train
+    from deqcli.loaded import Check, Prediction, Run, Sweep
 
 __version__ = "0.1.0"
-__all__ = ["check_init", "predict", "sweep_status", "sweep_width", "train"]
+_PLACES = {"Check": "loaded", "Prediction": "loaded", "Run": "loaded", "Sweep": "loaded"}
+__all__ = [
+    "Check", "Prediction", "Run", "Sweep", "check_init", "load", "predict", "sweep_status", "sweep_width", "train",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> object:
     """Import the API when it is asked for: `deqcli --help` has no use for it."""
     if name in __all__:
-        from deqcli import api
-
-        return getattr(api, name)
+        return getattr(import_module(f"deqcli.{_PLACES.get(name, 'api')}"), name)
     raise AttributeError(f"module 'deqcli' has no attribute {name!r}")

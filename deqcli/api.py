@@ -1,21 +1,19 @@
-"""The Python API, of which the command line is a shell: `deqcli.train`, `.sweep_width`, `.check_init`, `.predict`."""
+"""The Python API, of which the command line is a shell: `deqcli.train`, `.sweep_width`, `.load` and so on."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deqcli.errors import Refused
 from deqcli.recipe.loading import load_recipe
-from deqcli.recipe.schema import Recipe, RunSpec
+from deqcli.recipe.schema import Recipe
 
 if TYPE_CHECKING:
-    import pandas as pd
-
-    from deqcli.runs.folder import Manifest
+    from deqcli.loaded import Loaded, Run, Sweep
+    from deqcli.runs.standing import Standing
     from deqcli.sweep.cells import OnEnd
     from deqcli.sweep.check_files import Checked
     from deqcli.sweep.checks import CheckedDraw
@@ -27,36 +25,6 @@ OUT = "outputs"
 ACCELERATORS = ("cuda", "mps")
 UNLIMITED = 2**200
 """Bytes: more than any recipe can ask for."""
-
-
-@dataclass(frozen=True)
-class Run:
-    """A complete run: its folder, the manifest in it, and its tables."""
-
-    folder: Path
-    manifest: Manifest
-    computed: bool
-
-    @property
-    def loss(self) -> pd.DataFrame:
-        """loss.csv."""
-        return _table(self.folder / "loss.csv")
-
-    @property
-    def spectral(self) -> pd.DataFrame:
-        """spectral.csv."""
-        return _table(self.folder / "spectral.csv")
-
-    @property
-    def certificates(self) -> pd.DataFrame:
-        """certificates.csv."""
-        return _table(self.folder / "certificates.csv")
-
-
-def _table(path: Path) -> pd.DataFrame:
-    import pandas as pd
-
-    return pd.read_csv(path)
 
 
 def resolve(
@@ -87,20 +55,35 @@ def _spelled(value: object) -> str:
 def train(
     recipe: str, *overrides: str, width: int | None = None, seed: int | None = None, device: str = "auto",
     out: str | os.PathLike[str] = OUT, force: bool = False, threads: int | None = None,
-    on_progress: Callable[[RunSpec, int, float], None] | None = None,
+    on_progress: Callable[[Standing], None] | None = None,
 ) -> Run:  # fmt: skip
     """Train one network, resume it, or find it complete.
 
     `overrides` are `key=value`; `out` is the folder above <name>/runs/<run_id>; `force` computes a run anew.
+    `on_progress` hears of every phase before the first step, and of every step: see `deqcli.runs.standing.Standing`.
     Raises: DeqcliError of a kind for each exit code, each a sentence that says what to do.
     """
     spec = resolve(recipe, overrides, width=width, seed=seed, device=device, alone=True).run()
 
+    from deqcli.loaded import Run
     from deqcli.runs.device import Execution  # torch, which a mistake in the recipe need not wait for
     from deqcli.runs.run import run
+    from deqcli.sweep.stored import Stored
 
     outcome = run(spec, Path(out), Execution(device, threads), force, on_progress)
-    return Run(outcome.folder, outcome.manifest, outcome.computed)
+    return Run(Stored(outcome.folder, outcome.manifest), outcome.computed)
+
+
+def load(path: str | os.PathLike[str]) -> Loaded:
+    """What lies in the folder of a run, a sweep, a check or a prediction: a `Run`, `Sweep`, `Check` or `Prediction`.
+
+    Raises: Refused where deqcli left nothing there, CorruptArtefact where its manifest is damaged.
+    """
+    from deqcli.loaded import KINDS
+    from deqcli.sweep.stored import open_stored
+
+    stored = open_stored(Path(path))
+    return KINDS[stored.manifest.kind](stored)
 
 
 def sweep_width(
@@ -108,11 +91,11 @@ def sweep_width(
     executor: str | None = None, jobs: int | None = None, retries: int | None = None, fail_fast: bool | None = None,
     device: str = "auto", out: str | os.PathLike[str] = OUT, on_progress: Callable[[Progress], None] = lambda _: None,
     on_end: OnEnd = lambda _: None, on_repeat: OnEnd = lambda _: None,
-) -> SweepEnd:  # fmt: skip
+) -> Sweep:  # fmt: skip
     """Train a network for each width, seed and value of further axes, merge the tables and draw the figures.
 
-    Runs that are complete are not computed again. A cell that fails is in `.failed`; the others go on. With SLURM the
-    cells are submitted, `.elsewhere` says where, and the last of them to end merges the tables.
+    Runs that are complete are not computed again. A cell that fails is in `.end.failed`; the others go on. With SLURM
+    the cells are submitted, `.end.elsewhere` says where, and the last of them to end merges the tables.
     `on_progress` hears now and then how far the cells are, `on_end` of each that has ended, `on_repeat` of an attempt
     that is repeated.
     Raises: DeqcliError of a kind for each exit code.
@@ -120,7 +103,12 @@ def sweep_width(
     named = {"executor": executor, "jobs": jobs, "retries": retries, "fail_fast": fail_fast}
     placed = [f"execution.{key}={_spelled(value)}" for key, value in named.items() if value is not None]
     resolved = resolve(recipe, [*overrides, *placed], widths=widths, seeds=seeds, device=device)
-    return run_sweep(resolved, Path(out), device, on_progress, on_end, on_repeat)
+    end = run_sweep(resolved, Path(out), device, on_progress, on_end, on_repeat)
+
+    from deqcli.loaded import Sweep
+    from deqcli.sweep.stored import open_stored
+
+    return Sweep(open_stored(end.folder), end)
 
 
 def run_sweep(

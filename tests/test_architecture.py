@@ -14,7 +14,9 @@ from deqcli.recipe.library import header, shipped_recipes
 from deqcli.recipe.loading import load_recipe
 
 PACKAGE = Path(deqcli.__file__).parent
-FLOORS = ("errors", "options", "deq", "theory", "data", "recipe", "runs", "sweep", "show", "api", "cli", "__main__")
+FLOORS = (
+    "errors", "options", "deq", "theory", "data", "recipe", "runs", "sweep", "show", "loaded", "api", "cli", "__main__",
+)  # fmt: skip
 FENCES = {
     "typer": {"cli"},
     "matplotlib": {"show"},

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from deqcli.errors import Refused
 from deqcli.recipe.axes import OF_THEIR_OWN
 from deqcli.runs import files
-from deqcli.runs.folder import COMPLETE
 from deqcli.runs.records import RUN_KEYS
 from deqcli.sweep.merge import MERGED, RUN_RESULTS
 from deqcli.sweep.stored import RUN, SWEEP, Stored
@@ -70,6 +69,7 @@ def gather(sources: Sequence[Stored]) -> Gathered:
             for key in axes:
                 table[key] = table["run_id"].map({run: own.get(key) for run, own in values.items()})
     _add_times(tables)
+    _add_ratios(tables[files.SPECTRAL], sources)
     names = (files.LOSS, files.SPECTRAL, files.CERTIFICATES, files.PREDICTION, files.RUNS)
     return Gathered(sources, axes, *(tables[name] for name in names))
 
@@ -137,16 +137,17 @@ def _joined(tables: Sequence[pd.DataFrame], name: str) -> pd.DataFrame:
 
 
 def _add_times(tables: Mapping[str, pd.DataFrame]) -> None:
-    """eta m step for loss and spectral, as prediction.csv has it; and lambda_tau/lambda_0."""
+    """eta m step for loss and spectral, as prediction.csv has it."""
     rates = tables[files.PREDICTION].drop_duplicates("run_id").set_index("run_id")["learning_rate"]
     for name in (files.LOSS, files.SPECTRAL):
         table = tables[name]
         table["time"] = table["run_id"].map(rates) * table["width"] * table["step"]
-    spectral = tables[files.SPECTRAL]
-    starts = spectral[spectral["step"] == 0].set_index("run_id")["lambda_min"]
-    spectral["lambda_ratio"] = spectral["lambda_min"] / spectral["run_id"].map(starts[starts > 0])
 
 
-def finished(gathered: Gathered) -> bool:
-    """Whether every run is complete."""
-    return bool((gathered.runs["status"] == COMPLETE).all())
+def _add_ratios(spectral: pd.DataFrame, sources: Sequence[Stored]) -> None:
+    """lambda_tau/lambda_0, with the lambda_0 of the run's manifest, or of its first row where the run is gone."""
+    first = spectral[spectral["step"] == 0].set_index("run_id")["lambda_min"].to_dict()
+    exact = {run.manifest.id: run.manifest.results.get("lambda_0") for each in sources for run in each.runs()}
+    starts = first | {run: value for run, value in exact.items() if value is not None}
+    positive = {run: value for run, value in starts.items() if value > 0}
+    spectral["lambda_ratio"] = spectral["lambda_min"] / spectral["run_id"].map(positive)
