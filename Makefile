@@ -1,5 +1,5 @@
 # make demo   sets up .venv and runs the quickstart sweep     make test    sets up .venv and passes the tests
-# make setup | check (lint, format, types) | test-slow | test-reliability | test-slurm | bench | bench-solvers | wheel | clean
+# make setup | check (lint, format, types) | test-docs | test-slow | test-reliability | test-slurm | bench | bench-solvers | wheel | clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -7,7 +7,7 @@ STAMP := .venv/.ready
 BENCH_STAMP := .venv/.ready-bench
 RAY_STAMP := .venv/.ready-ray
 
-.PHONY: demo setup test test-slow test-reliability test-slurm check bench bench-solvers wheel clean
+.PHONY: demo setup test test-docs test-slow test-reliability test-slurm check bench bench-solvers wheel clean
 
 demo: setup
 	$(BIN)/deqcli sweep-width quickstart
@@ -21,6 +21,10 @@ $(STAMP): setup.cfg constraints.txt
 
 test: setup
 	$(BIN)/python -m pytest
+
+# every command of README.md and docs/, and what it prints
+test-docs: setup
+	$(BIN)/python -m pytest -m docs
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow
