@@ -79,6 +79,11 @@ def one_line(text: str) -> str:
     return printable if len(printable) <= LONGEST_LINE else f"{printable[:LONGEST_LINE]}..."
 
 
+def counted(count: int, noun: str) -> str:
+    """`1 run`, `2 runs`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 @dataclass(frozen=True, order=True)
 class Mistake:
     """One thing that is wrong with a recipe, and where: `file:line:column: message`."""

@@ -126,8 +126,10 @@ def test_sweep_width_with_a_failing_cell_exits_with_7() -> None:
     )
     assert code == 7
     assert json.loads(out)["failed"][0]["exit_code"] == 3
+    (row,) = json.loads(out)["runs"]
+    assert (row["width"], row["attempts"], row["steps"], row["status"]) == (8, 1, None, "failed")
     assert "failed: step 0: the equilibrium was not solved" in err
-    assert "1 of 1 runs failed; the others are complete" in err
+    assert "1 of 1 run failed; the others are complete" in err
 
 
 def test_check_init_reports_and_fails_only_when_strict() -> None:

@@ -24,8 +24,7 @@ def test_there_are_examples_of_cells() -> None:
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 def test_an_example_runs(path: Path, tmp_path: Path) -> None:
     environment = os.environ | {"MPLBACKEND": "agg", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, "-W", "error", path], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-    )  # fmt: skip
+    command = [sys.executable, "-W", "error", path]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert any(tmp_path.glob("outputs/*/*/*/manifest.json"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,7 +21,7 @@ from deqcli.cli.arguments import (
     values_override,
 )  # fmt: skip
 from deqcli.cli.reporting import command_line, reporting
-from deqcli.errors import CellsFailed
+from deqcli.errors import CellsFailed, counted
 
 if TYPE_CHECKING:
     from deqcli.recipe.schema import Recipe
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 MOST_ROWS = 100
 """Rows of a table on the screen; the files have them all."""
 
+COUNTS = ("width", "seed", "attempts", "steps")
 MEASURED = ("final_loss", "max_spectral_norm", "min_lambda_ratio")
 
 
@@ -110,7 +112,7 @@ def _show_plan(screen: Screen, recipe: Recipe, out: Path) -> None:
     for variant in recipe.variants:
         variant.data.load()
     columns = ["run_id", "width", "seed", *recipe.axes, "status"]
-    screen.table(f"{len(rows)} runs", columns, rows)
+    screen.table(counted(len(rows), "run"), columns, rows)
     screen.say(f"Merged into: {sweep_folder(out, recipe)}")
     screen.document(
         {
@@ -165,7 +167,7 @@ def _show_sweep(screen: Screen, recipe: Recipe, sweep: SweepEnd) -> None:
     rows = read_rows(sweep.folder / "runs.csv")
     columns = ["width", "seed", *recipe.axes, "status", "steps", *MEASURED]
     shown = [_cells(row, columns) for row in rows[:MOST_ROWS]]
-    screen.table(f"{len(rows)} runs, {sweep.kept} of them complete before", columns, shown)
+    screen.table(f"{counted(len(rows), 'run')}, {sweep.kept} of them complete before", columns, shown)
     if len(rows) > MOST_ROWS:
         screen.say(f"and {len(rows) - MOST_ROWS} more in runs.csv")
     figures = [figure for figure in sweep.figures if figure.stem == "figure-1"]
@@ -176,7 +178,7 @@ def _show_sweep(screen: Screen, recipe: Recipe, sweep: SweepEnd) -> None:
     screen.document(
         {
             "folder": str(sweep.folder),
-            "runs": rows,
+            "runs": _typed(rows, recipe),
             "figures": [str(figure) for figure in figures],
             "failed": failed,
             "stopped": stopped,
@@ -185,7 +187,7 @@ def _show_sweep(screen: Screen, recipe: Recipe, sweep: SweepEnd) -> None:
     if failed or stopped:
         rest = f", {len(stopped)} were stopped; what is done is kept, and goes on by"
         rest = rest if stopped else "; the others are complete, and are kept by"
-        screen.complain(f"{len(failed)} of {len(rows)} runs failed{rest}")
+        screen.complain(f"{len(failed)} of {counted(len(rows), 'run')} failed{rest}")
         screen.complain(command_line())
         raise typer.Exit(CellsFailed.exit_code)
 
@@ -203,6 +205,20 @@ def _show_submitted(screen: Screen, sweep: SweepEnd) -> None:
     screen.say(f"{sweep.elsewhere}")
     screen.say(f"How far it is: {command_line()} --status")
     screen.document({"folder": str(sweep.folder), "submitted": sweep.elsewhere, "kept": sweep.kept})
+
+
+def _typed(rows: Sequence[dict[str, str]], recipe: Recipe) -> list[dict[str, object]]:
+    """The rows of runs.csv for a document: numbers as numbers, null for what is missing."""
+    from deqcli.sweep.merge import axis_values
+
+    values = {cell.run_id: axis_values(recipe, cell) for cell in recipe.cells()}
+    return [{key: _number(key, text) for key, text in row.items()} | values[row["run_id"]] for row in rows]
+
+
+def _number(column: str, text: str) -> object:
+    if text and column in COUNTS:
+        return int(text)
+    return float(text) if text and column in MEASURED else text or None
 
 
 def _cells(row: dict[str, str], columns: list[str]) -> list[object]:

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from deqcli.errors import FolderInUse, Refused
+from deqcli.errors import FolderInUse, Refused, counted
 from deqcli.recipe.execution import ExecutionOptions
 from deqcli.recipe.schema import RunSpec
 from deqcli.runs.files import replace_text
@@ -44,7 +44,8 @@ def submit(work: Work) -> str:
     replace_text(folder / SCRIPT, script(folder, tasks, work.execution, work.recipe.name))
     job = _tell("sbatch", "--parsable", f"--output={_log(folder)}", str(folder / SCRIPT)).split(";")[0].strip()
     replace_text(folder / JOB, json.dumps({"job": job}))
-    return f"submitted SLURM job {job}: {len(work.cells)} cells in {len(tasks)} tasks, logs in {folder}"
+    share = f"{counted(len(work.cells), 'cell')} in {counted(len(tasks), 'task')}"
+    return f"submitted SLURM job {job}: {share}, logs in {folder}"
 
 
 def _tasks(cells: Sequence[RunSpec], jobs: int) -> list[list[RunSpec]]:
