@@ -86,8 +86,8 @@ def _finished(spec: RunSpec, manifest: Manifest) -> CellState:
 
 
 def _under_way(folder: Path, spec: RunSpec, state: str, who: str | None, error: str | None) -> CellState:
-    losses = _tail(folder / files.LOSS, LOSS_COLUMNS)
-    spectra = _tail(folder / files.SPECTRAL, SPECTRAL_COLUMNS)
+    losses = tail(folder / files.LOSS, LOSS_COLUMNS)
+    spectra = tail(folder / files.SPECTRAL, SPECTRAL_COLUMNS)
     last, spectrum = losses[-1] if losses else {}, spectra[-1] if spectra else {}
     return CellState(
         spec,
@@ -111,12 +111,12 @@ def _idle(folder: Path) -> float | None:
 
 def pace(folder: Path) -> float | None:
     """Mean seconds of a gradient step, by the last rows of timing.csv; None where there is none."""
-    rows = _tail(folder / files.TIMING, TIMING_COLUMNS)[-PACE_ROWS:]
+    rows = tail(folder / files.TIMING, TIMING_COLUMNS)[-PACE_ROWS:]
     seconds = [value for row in rows if row["step"] != "0" and (value := _number(row["seconds"])) is not None]
     return sum(seconds) / len(seconds) if seconds else None
 
 
-def _tail(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+def tail(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
     """The last whole rows of a CSV file that may be being written; its words hold no comma."""
     try:
         with path.open("rb") as file:
