@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,7 +19,7 @@ from deqcli.cli.arguments import (
 from deqcli.cli.reporting import reporting
 
 if TYPE_CHECKING:
-    from deqcli.api import Run
+    from deqcli.loaded import Run
     from deqcli.recipe.schema import RunSpec
     from deqcli.show.console import Screen
 
@@ -46,6 +45,7 @@ def train(
     """
     from deqcli import api
     from deqcli.show.console import Screen
+    from deqcli.show.live import following
 
     screen = Screen(quiet, as_json)
     given = overrides or []
@@ -54,10 +54,10 @@ def train(
             resolved = api.resolve(recipe, given, width=width, seed=seed, device=device, alone=True)
             _show_plan(screen, resolved.run(), out)
             return
-        with screen.progress() as watch:
+        with following(screen) as report:
             run = api.train(
                 recipe, *given, width=width, seed=seed, device=device, out=out, force=force, threads=threads,
-                on_progress=watch.progress,
+                on_progress=report,
             )  # fmt: skip
         _show_run(screen, run)
 
@@ -85,51 +85,15 @@ def _show_plan(screen: Screen, spec: RunSpec, out: Path) -> None:
 
 
 def _show_run(screen: Screen, run: Run) -> None:
+    from deqcli.show.verdicts import run_verdicts
+
     results = run.manifest.results
     screen.table(run.manifest.id, ["result", "value"], [[name, value] for name, value in results.items()])
-    for line in _verdicts(results):
-        screen.say(line)
+    for verdict in run_verdicts(results):
+        screen.say(str(verdict))
     if run.manifest.changed:
         screen.say(f"Resumed with other {', '.join(run.manifest.changed)}: the last bits may differ.")
     if not run.computed:
         screen.say("This run was complete already; --force computes it anew.")
     screen.say(f"Files: {run.folder}")
     screen.document({"folder": str(run.folder), "computed": run.computed, **run.manifest.model_dump()})
-
-
-def _verdicts(results: dict[str, float | int | None]) -> list[str]:
-    """The conclusions of Theorem 1 at the logged steps, one line each, and the linear rate beside its promises."""
-    return [
-        _verdict(results, "(i)   ||W||_2 < 1", "largest upper bound", "max_spectral_norm_upper"),
-        _verdict(results, "(ii)  lambda_tau > lambda_0/2", "least lambda_tau/lambda_0", "min_lambda_ratio"),
-        _verdict(results, "(iii) loss <= loss_bound", "largest loss/loss_bound", "max_loss_over_bound"),
-        _rates(results),
-    ]
-
-
-HELD: dict[str, Callable[[float], bool]] = {
-    "max_spectral_norm_upper": lambda value: value < 1,
-    "min_lambda_ratio": lambda value: value > 0.5,
-    "max_loss_over_bound": lambda value: value <= 1,
-}
-"""What the worst value of each conclusion must be."""
-
-
-def _verdict(results: dict[str, float | int | None], claim: str, what: str, name: str) -> str:
-    from deqcli.show.console import number
-
-    value, step = results[name], results[f"{name}_step"]
-    if value is None:
-        why = "lambda_0 is 0" if results["lambda_0"] == 0 else f"{what} is not defined"
-        return f"{claim}: nothing to show ({why})"
-    verdict = "held" if HELD[name](value) else "not shown"
-    return f"{claim}: {verdict} at every logged step ({what} {number(value)}, at step {step})"
-
-
-def _rates(results: dict[str, float | int | None]) -> str:
-    from deqcli.show.console import number
-
-    if results["rate_measured"] is None:
-        return "linear rate: nothing to show (there is no step to measure it by)"
-    measured, theorem, kernel = (number(results[f"rate_{name}"], 4) for name in ("measured", "theorem", "kernel"))
-    return f"linear rate: log(loss) falls by {measured} a step; by Theorem 1 at least {theorem}, by the kernel {kernel}"

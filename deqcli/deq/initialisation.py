@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from deqcli.deq.streams import stream
@@ -21,10 +21,13 @@ if TYPE_CHECKING:
 
 ROWS_PER_BLOCK = 512
 
+OnEntries = Callable[[int], None]
+"""Told, while W, U and a are drawn, how many entries of them have been since it was told last."""
+
 
 @dataclass(frozen=True)
 class Draw:
-    """What a draw depends on, and the precision and device that it is stored in."""
+    """What a draw depends on, the precision and device that it is stored in, and who hears how far it is."""
 
     width: int
     input_dim: int
@@ -33,6 +36,7 @@ class Draw:
     seed: int
     dtype: torch.dtype
     device: torch.device
+    on_entries: OnEntries = field(default=lambda _: None, compare=False, repr=False)
 
 
 def gaussian_blocks(
@@ -56,6 +60,7 @@ def _gaussian(draw: Draw, name: str, columns: int, deviation: float) -> Tensor:
     matrix = torch.empty((draw.width, columns), dtype=draw.dtype, device=draw.device)
     for first, block in gaussian_blocks(draw.seed, name, draw.width, columns, deviation):
         matrix[first : first + len(block)] = block
+        draw.on_entries(block.numel())
     return matrix
 
 

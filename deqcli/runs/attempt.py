@@ -14,7 +14,7 @@ from torch import Tensor
 
 from deqcli.data.dataset import Dataset
 from deqcli.deq.initialisation import ROWS_OF_W
-from deqcli.deq.network import Network, Params
+from deqcli.deq.network import Network, Params, loss
 from deqcli.errors import CorruptArtefact, as_refusal
 from deqcli.recipe.memory import spec_bytes
 from deqcli.recipe.schema import RunSpec
@@ -45,7 +45,8 @@ from deqcli.runs.records import (
     whole,
 )  # fmt: skip
 from deqcli.runs.results import results
-from deqcli.runs.trainer import Report, Tables, Trainer
+from deqcli.runs.standing import DRAWING, TRAINING, Report, Standing
+from deqcli.runs.trainer import Step, Tables, Trainer
 from deqcli.theory.certificates import certify
 from deqcli.theory.initial import Initial
 
@@ -74,12 +75,13 @@ class Attempt:
         self, spec: RunSpec, folder: Path, dataset: Dataset, execution: Execution, resumed: Manifest | None,
         report: Report | None,
     ) -> None:  # fmt: skip
-        self.spec, self.folder, self.report, self.resumed = spec, folder, report or (lambda *_: None), resumed
+        self.spec, self.folder, self._report, self.resumed = spec, folder, report, resumed
         self.device, self.threads = torch.device(execution.device), execution.threads or 1
         dtype = getattr(torch, spec.train.dtype)
         self.exact_X, self.exact_y = tensors(dataset)
         self.X, self.y = self.exact_X.to(self.device, dtype), self.exact_y.to(self.device, dtype)
         self.rows_y = self.y[None] if spec.stackable else self.y
+        self._shape = (dataset.num_samples, dataset.input_dim)
         self._files, self._first, self._started = ExitStack(), 0, time.perf_counter()
         self.manifest = Manifest(
             kind="run",
@@ -99,6 +101,7 @@ class Attempt:
             clear(self.folder, [])
             self._compare(self.resumed)
             write_manifest(self.folder, self.manifest)
+            self.enter("reading the checkpoint")
             return self._resume(self._load())
         write_manifest(self.folder, self.manifest.model_copy(update={"fresh": True}))  # before anything is removed
         clear(self.folder, OWN_FILES)
@@ -122,6 +125,25 @@ class Attempt:
             return
         with (self.folder / files.LOG).open("a", encoding="utf-8") as log:
             log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {sentence}\n")
+
+    def enter(
+        self, phase: str, fraction: float | None = None, step: int | None = None, value: float | None = None
+    ) -> None:
+        """Tell whoever watches which phase begins, or how far it is; `training` with the loss that it goes on from."""
+        if self._report is not None:
+            self._report(Standing(self.spec, self._shape, phase, fraction, step, value))
+
+    def tell(self, solved: Step) -> None:
+        """Tell whoever watches of a solved step."""
+        if self._report is None:
+            return
+        forward, adjoint = solved.forward, solved.adjoint
+        self._report(
+            Standing(
+                self.spec, self._shape, TRAINING, None, solved.step, solved.loss, forward.residual, forward.iterations,
+                adjoint.residual, adjoint.iterations, self.trainer.spectrum,
+            )
+        )  # fmt: skip
 
     def end(self, status: str, error: str | None = None, exit_code: int = 0) -> None:
         """Say in the log and the manifest how it ended."""
@@ -177,23 +199,42 @@ class Attempt:
 
     def _fresh(self) -> tuple[Network, Tensor]:
         """Draw, solve step 0, measure the draw, and write the first rows."""
-        params = draw(self.spec, self.X.shape[0], self.device)
+        params = self._draw()
         self.trainer = trainer = Trainer(self.spec, self.y, self._tables(None))
         network = self._network(params)
+        self.enter("first equilibrium")
         (forward,) = network.solve_equilibria([True])
         trainer.accept_equilibrium(forward)
+        self.enter("first adjoint")
         (adjoint,) = network.solve_adjoints([True])
         e = network.prediction_error(self.rows_y)
         solved = trainer.accept(forward, adjoint, e.reshape(-1))
         trainer.refuse_runaway(solved)
         network.rest()
-        initial = measure(self.spec, solve(self.spec, params, self.exact_X, self.exact_y))
+        exact = solve(self.spec, params, self.exact_X, self.exact_y, self.enter)
+        initial = measure(self.spec, exact, on_part=self.enter)
         trainer.baseline = baseline = Baseline.of(self.spec, initial)
+        self.enter("certificates")
         self._certify(initial, baseline.learning_rate)
         self._say(f"learning rate {baseline.learning_rate!r}, lambda_0 {baseline.lambda_0!r}")
+        self.enter("spectra of step 0")
         self.metrics = Metrics(self._start(params), self.X, baseline, None)
         trainer.log(solved, lambda: network.cell(0), self.metrics)
+        self.tell(solved)
         return network, e
+
+    def _draw(self) -> Params:
+        """W(0), U(0), a(0), telling how much of them is drawn."""
+        m, d = self.spec.model.width, self.X.shape[0]
+        drawn = 0
+
+        def on_entries(count: int) -> None:
+            nonlocal drawn
+            drawn += count
+            self.enter(DRAWING, drawn / (m * (m + d + 1)))
+
+        self.enter(DRAWING, 0.0)
+        return draw(self.spec, d, self.device, on_entries)
 
     def _start(self, params: Params) -> Start:
         """What the distances are measured from, apart from what is trained; W(0) is no copy where memory is short."""
@@ -217,12 +258,15 @@ class Attempt:
         self._first = trainer.step = checkpoint.state["step"]
         trainer.misses = checkpoint.state["misses"]
         trainer.baseline = baseline = Baseline.restored(checkpoint)
-        params = draw(self.spec, self.X.shape[0], self.device)
+        params = self._draw()
         start = self._start(params)
         network = self._network(params)
+        self.enter("putting the checkpoint in place")
         network.restore({name: stored[name].reshape(held.shape) for name, held in network.state().items()})
         self.metrics = Metrics(start, self.X, baseline, checkpoint.tensors["norm_vector"].numpy())
-        return network, network.prediction_error(self.rows_y)
+        e = network.prediction_error(self.rows_y)
+        self.enter(TRAINING, step=trainer.step, value=loss(e.reshape(-1)))
+        return network, e
 
     def checkpoint(self, network: Network, k: int) -> None:
         """Write what the next step depends on: network k of a stack, or the only one."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import torch
@@ -11,13 +11,13 @@ from torch import Tensor
 
 from deqcli.data.dataset import Dataset
 from deqcli.deq.activations import ACTIVATIONS
-from deqcli.deq.initialisation import INITIALISATIONS, Draw
+from deqcli.deq.initialisation import INITIALISATIONS, Draw, OnEntries
 from deqcli.deq.network import Component, Params
 from deqcli.errors import NumericalFailure
 from deqcli.recipe.schema import RunSpec
 from deqcli.runs.checkpoint import Checkpoint
 from deqcli.theory.condition import safe_theorem_rate
-from deqcli.theory.draw import SolvedDraw
+from deqcli.theory.draw import OnPart, SolvedDraw
 from deqcli.theory.initial import Initial, Scales, measure_initial
 from deqcli.theory.prediction import KernelPrediction
 
@@ -36,9 +36,9 @@ def draw_of(spec: RunSpec, input_dim: int, device: torch.device) -> Draw:
     )
 
 
-def draw(spec: RunSpec, input_dim: int, device: torch.device) -> Params:
+def draw(spec: RunSpec, input_dim: int, device: torch.device, on_entries: OnEntries = lambda _: None) -> Params:
     """W(0), U(0), a(0) of a run: the same numbers whenever and wherever they are drawn."""
-    return INITIALISATIONS[spec.model.init](draw_of(spec, input_dim, device))
+    return INITIALISATIONS[spec.model.init](replace(draw_of(spec, input_dim, device), on_entries=on_entries))
 
 
 def tensors(dataset: Dataset) -> tuple[Tensor, Tensor]:
@@ -46,14 +46,16 @@ def tensors(dataset: Dataset) -> tuple[Tensor, Tensor]:
     return torch.tensor(dataset.X), torch.tensor(dataset.y)
 
 
-def solve(spec: RunSpec, params: Params, X: Tensor, y: Tensor) -> SolvedDraw:
+def solve(spec: RunSpec, params: Params, X: Tensor, y: Tensor, on_part: OnPart = lambda _: None) -> SolvedDraw:
     """The draw `params` solved in float64, on its device; X and y in float64. Raises: NumericalFailure."""
-    return SolvedDraw.of(params, X, y, component(spec))
+    return SolvedDraw.of(params, X, y, component(spec), on_part)
 
 
-def measure(spec: RunSpec, solved: SolvedDraw, against_limit: bool = False) -> Initial:
+def measure(
+    spec: RunSpec, solved: SolvedDraw, against_limit: bool = False, on_part: OnPart = lambda _: None
+) -> Initial:
     """What the theory asks of a draw, beside H_inf where that is asked for. Raises: NumericalFailure."""
-    return measure_initial(solved, scales(spec), against_limit)
+    return measure_initial(solved, scales(spec), against_limit, on_part)
 
 
 def scales(spec: RunSpec) -> Scales:

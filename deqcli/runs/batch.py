@@ -100,6 +100,7 @@ class Batch:
         """Checkpoint every run, whether or not that of another fails."""
         for k, attempt in enumerate(team.attempts):
             try:
+                attempt.enter("writing the checkpoint")
                 attempt.checkpoint(team.network, k)
             except Exception as error:
                 self._fail(attempt, error)
@@ -167,7 +168,7 @@ class Team:
         e = self._e[k].clone() if self.network.stacked else self._e  # in memory of its own, aligned as if it were alone
         solved = trainer.accept(forward, adjoint, e)
         trainer.log(solved, lambda: self.network.cell(k), attempt.metrics)
-        attempt.report(attempt.spec, trainer.step, solved.loss)
+        attempt.tell(solved)
         if trainer.finished:
             return attempt.finish(self.network, k)
         if trainer.step % attempt.spec.log.checkpoint_every == 0:

@@ -17,7 +17,7 @@ from deqcli.runs.attempt import Attempt, Outcome
 from deqcli.runs.batch import Batch, OnRunEnd
 from deqcli.runs.device import Execution, device_memory, pick_device, threads_for
 from deqcli.runs.folder import COMPLETE, find_complete, locked, read_manifest, run_folder
-from deqcli.runs.trainer import Report
+from deqcli.runs.standing import Report
 
 
 def run(

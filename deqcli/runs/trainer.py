@@ -18,6 +18,7 @@ from deqcli.recipe.schema import RunSpec
 from deqcli.runs.baseline import Baseline
 from deqcli.runs.metrics import Metrics
 from deqcli.runs.records import Table
+from deqcli.runs.standing import Spectrum
 
 LOSS_DIVERGED_BEYOND = 1000.0
 """Times the initial loss."""
@@ -80,6 +81,7 @@ class Trainer:
         self.spec, self.y, self.tables = spec, y, tables
         self.step = self.misses = 0
         self.baseline: Baseline | None = None
+        self.spectrum: Spectrum | None = None
         self.seconds = Seconds()
         self.logging_seconds = 0.0
         self._visible = time.perf_counter()
@@ -132,6 +134,7 @@ class Trainer:
     def _log_spectra(self, solved: Step, cell: Cell, metrics: Metrics) -> None:
         row = metrics.row(cell, solved.prediction_error, solved.step, solved.loss)
         self.tables.spectral.row(step=solved.step, **row)
+        self.spectrum = _spectrum(solved.step, row, metrics.baseline.lambda_0)
         self.tables.timing.row(
             step=solved.step,
             seconds=self.seconds.descend + self.seconds.forward + self.seconds.adjoint,
@@ -175,13 +178,15 @@ class Trainer:
         return f"step {solved.step}: the loss diverged ({size}). {advice}."
 
 
+def _spectrum(step: int, row: dict[str, float | None], lambda_0: float) -> Spectrum:
+    least = row["lambda_min"]
+    ratio = None if least is None or lambda_0 == 0 else least / lambda_0
+    return Spectrum(step, row["spectral_norm"], row["spectral_norm_upper"], ratio)
+
+
 def _smaller_rate(baseline: Baseline) -> str:
     stable = baseline.kernel.stable_rate
     largest = (
         "" if stable is None else f"; the largest stable one of the initial kernel is 2/lambda_max(H(0)) = {stable:.6g}"
     )
     return f"Use a smaller train.learning_rate (now {baseline.learning_rate:.6g}{largest})"
-
-
-Report = Callable[[RunSpec, int, float], None]
-"""Told (run, step, loss) now and then; never decides a number."""

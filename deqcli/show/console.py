@@ -1,13 +1,11 @@
-"""Tables, sentences and progress on a terminal; plain lines in a pipe or a log."""
+"""Tables and sentences on a terminal, in a pipe or in a log."""
 
 from __future__ import annotations
 
 import json
 import math
 import sys
-import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -15,13 +13,8 @@ from deqcli.errors import one_line
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress, TaskID
-
-    from deqcli.recipe.schema import RunSpec
 
 PLAIN_WIDTH = 160
-PLAIN_EVERY = 30.0
-"""Seconds between progress lines where there is no terminal."""
 
 
 def number(value: object, digits: int = 6) -> str:
@@ -75,24 +68,17 @@ class Screen:
         if self.as_json:
             print(json.dumps(_finite(content), indent=1, default=str, allow_nan=False))
 
-    @contextmanager
-    def progress(self) -> Iterator[Watch]:
-        """A display of running cells: bars on a terminal, a line now and then elsewhere, nothing when quiet."""
-        if self.quiet or self.as_json:
-            yield Watch()
-            return
-        console = terminal(sys.stderr)
-        if console is not None:
-            with _bars(console) as bars:
-                yield BarWatch(bars)
-        else:
-            yield LineWatch()
-
 
 def terminal(file: IO[str]) -> Console | None:
     """A console for drawing on, None where there is no terminal that can."""
     console = _console(file)
     return console if console.is_terminal and not console.is_dumb_terminal else None
+
+
+def drawable(file: IO[str]) -> Console | None:
+    """A console for what is redrawn in place, None where `terminal` has none, or where colours are not wanted."""
+    console = terminal(file)
+    return console if console is not None and file.isatty() and not console.no_color else None
 
 
 def _finite(value: object) -> object:
@@ -108,55 +94,6 @@ def _console(file: IO[str]) -> Console:
     from rich.console import Console
 
     return Console(file=file, width=None if file.isatty() else PLAIN_WIDTH, highlight=False)
-
-
-class Watch:
-    """Hears how far runs are, and shows nothing of it."""
-
-    def progress(self, spec: RunSpec, step: int, loss: float) -> None:
-        """A run is at `step` with `loss`."""
-
-    def end(self, spec: RunSpec) -> None:
-        """A run has ended."""
-
-
-def _bars(console: Console) -> Progress:
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), TextColumn("{task.fields[state]}"))
-    return Progress(*columns, TimeRemainingColumn(), console=console, transient=True)
-
-
-class BarWatch(Watch):
-    """A bar for each running cell."""
-
-    def __init__(self, bars: Progress) -> None:
-        self._bars = bars
-        self._tasks: dict[str, TaskID] = {}
-
-    def progress(self, spec: RunSpec, step: int, loss: float) -> None:
-        if spec.run_id not in self._tasks:
-            title = f"width {spec.model.width} seed {spec.train.seed}"
-            self._tasks[spec.run_id] = self._bars.add_task(title, total=spec.train.steps, state="")
-        state = f"step {step}/{spec.train.steps} loss {loss:.4g}"
-        self._bars.update(self._tasks[spec.run_id], completed=step, state=state)
-
-    def end(self, spec: RunSpec) -> None:
-        if spec.run_id in self._tasks:
-            self._bars.remove_task(self._tasks.pop(spec.run_id))
-
-
-class LineWatch(Watch):
-    """A plain line for each cell now and then."""
-
-    def __init__(self) -> None:
-        self._last = dict[str, float]()
-
-    def progress(self, spec: RunSpec, step: int, loss: float) -> None:
-        now = time.monotonic()
-        if now - self._last.setdefault(spec.run_id, now) >= PLAIN_EVERY:
-            self._last[spec.run_id] = now
-            print(f"{spec.run_id}: step {step}/{spec.train.steps} loss {loss:.4g}", file=sys.stderr)
 
 
 def relative(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -19,6 +20,9 @@ from deqcli.theory.ntk import empirical_ntk
 TOLERANCE = 1e-13
 MAX_ITERATIONS = 20_000
 
+OnPart = Callable[[str], None]
+"""Told the name of each part of a measurement as it begins."""
+
 
 @dataclass(frozen=True)
 class SolvedDraw:
@@ -33,17 +37,23 @@ class SolvedDraw:
     residual: float
 
     @classmethod
-    def of(cls, params: Params, X: Float[Tensor, "d n"], y: Float[Tensor, " n"], component: Component) -> SolvedDraw:
+    def of(
+        cls, params: Params, X: Float[Tensor, "d n"], y: Float[Tensor, " n"], component: Component,
+        on_part: OnPart = lambda _: None,
+    ) -> SolvedDraw:  # fmt: skip
         """Solve a draw. A W of more than 8000 rows stays in its own precision, and is converted as it is multiplied.
 
         Raises: NumericalFailure where the equilibrium or its adjoint cannot be solved.
         """
+        on_part("equilibrium in float64")
         W = params.W if max(params.W.shape) > CHOLESKY_UP_TO else to_float64(params.W)
         X, y = (to_float64(each).to(W.device) for each in (X, y))
         patient = component.solver.model_copy(update={"tolerance": TOLERANCE, "max_iterations": MAX_ITERATIONS})
         exact = Params(W, to_float64(params.U), to_float64(params.a))
         network = Network(exact, X, Component(component.activation, patient))
-        solutions = network.solve_equilibrium(), network.solve_adjoint()
+        equilibrium = network.solve_equilibrium()
+        on_part("adjoint in float64")
+        solutions = equilibrium, network.solve_adjoint()
         for name, solution in zip(("equilibrium", "adjoint"), solutions, strict=True):
             if solution.status is not Status.CONVERGED:
                 raise NumericalFailure(

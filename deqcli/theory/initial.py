@@ -16,7 +16,7 @@ from deqcli.deq.precision import UNIT_ROUNDOFF
 from deqcli.deq.solvers import error_bound, frobenius_norms
 from deqcli.deq.spectral import gram_rounding, spectral_norm, spectral_norm_upper
 from deqcli.errors import NumericalFailure
-from deqcli.theory.draw import SolvedDraw
+from deqcli.theory.draw import OnPart, SolvedDraw
 from deqcli.theory.population import Population
 from deqcli.theory.prediction import KernelPrediction
 
@@ -116,13 +116,15 @@ class Initial:
         return {name: sentence for name, (fails, sentence) in found.items() if fails}
 
 
-def measure_initial(draw: SolvedDraw, scales: Scales, against_limit: bool = True) -> Initial:
+def measure_initial(
+    draw: SolvedDraw, scales: Scales, against_limit: bool = True, on_part: OnPart = lambda _: None
+) -> Initial:
     """Measure what Assumptions 1 and 2, Theorems 1 and 2 are about; `against_limit` compares H(0) with H_inf as well.
 
     G = Z^T Z, lambda_0 = lambda_min(G), lambda_star = lambda_min(K), H(0) from V; norms of W and U with upper bounds.
     Source: Ling et al. 2023, sections 2 and 3.
     """
-    return _Measurement(draw, scales, against_limit).initial()
+    return _Measurement(draw, scales, against_limit).initial(on_part)
 
 
 def marked(source: str, missing: Sequence[str]) -> str:
@@ -140,19 +142,25 @@ class _Measurement:
         self.m, self.n = draw.Z.shape
         self.d = draw.X.shape[0]
 
-    def initial(self) -> Initial:
-        population = self.spectra.population_gram
+    def initial(self, on_part: OnPart) -> Initial:
+        on_part("tangent kernel H(0)")
+        kernel = self.kernel
+        on_part("kernel of the limit")
+        spectra, population = self.spectra, self.spectra.population_gram
+        on_part("norms of W(0) and U(0)")
+        computed = self.computed
+        on_part("proved bounds of the norms")
         return Initial(
             scales=self.scales,
             width=self.m,
             input_dim=self.d,
             num_samples=self.n,
-            computed=self.computed,
+            computed=computed,
             safe=self.safe(),
             error_bound=self.error_bound,
             lambda_largest=None if population is None else float(population[-1]) / self.m,
-            spectra=self.spectra,
-            kernel=self.kernel,
+            spectra=spectra,
+            kernel=kernel,
         )
 
     @cached_property
