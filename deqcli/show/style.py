@@ -1,126 +1,172 @@
-"""How figures look, and what they share: a line for each width, a legend, files that come out the same each time."""
+"""How figures look: a shade, dashes and a marker for each width, text that fits, files that are the same each time.
+
+The rest of the look is in `deqcli.mplstyle`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-import pandas as pd
-from matplotlib.axes import Axes
+from matplotlib import style
+from matplotlib.cbook import is_math_text
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
+from matplotlib.mathtext import MathTextParser
+from matplotlib.textpath import text_to_path
 
+from deqcli.errors import Refused, one_line
 from deqcli.runs.files import replace_file
+from deqcli.show.panels import Style
 
+STYLE_FILE = Path(__file__).with_name("deqcli.mplstyle")
 FOLDER = "figures"
-FORMATS = ("png", "svg")
-PANEL_INCHES = (3.4, 2.6)  # the column of a two-column paper
-
-STYLE: dict[Any, Any] = {
-    "font.size": 8,
-    "axes.labelsize": 8,
-    "axes.titlesize": 8,
-    "legend.fontsize": 7,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.alpha": 0.25,
-    "grid.linewidth": 0.5,
-    "lines.linewidth": 1.2,
-    "svg.hashsalt": "deqcli",
-    "figure.constrained_layout.use": True,
+UNDATED: Mapping[str, dict[str, None]] = {
+    "png": {"Software": None},
+    "svg": {"Date": None},
+    "pdf": {"CreationDate": None},
 }
+"""What of the metadata of each format is left out, so that the same figure gives the same bytes."""
+
+MOST_PIXELS = 20_000
+"""The longer side of a PNG; one of more inches has fewer pixels for each."""
+
 DASHES: tuple[object, ...] = ("-", (0, (5, 1.5)), (0, (3, 1, 1, 1)), (0, (1, 1)), (0, (7, 1, 1, 1, 1, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
-MARKERS_PER_LINE = 6
-ENTRIES_PER_LINE = 5
-THIN = 0.6
-WIDTHS = "widths"
-"""The attribute of a part of a table that has the widths of the whole."""
+LIGHTEST = 0.85
+"""Of viridis, from 0 to 1: what is lighter is lost on white paper."""
+
+STROKES: Mapping[Style, Sequence[Mapping[str, Any]]] = {
+    "thick": ({"linestyle": "-"},),
+    "thin": ({"linestyle": "-", "linewidth": 0.6}, {"linestyle": (0, (8, 3)), "linewidth": 0.6}),
+    "dotted": ({"linestyle": (0, (1, 1.5)), "linewidth": 0.9}, {"linestyle": (0, (4, 1.5, 1, 1.5)), "linewidth": 0.9}),
+}
+"""What tells curves of one width apart: the first, second, ... curve of each kind in a panel."""
+
+MATH = r"\$(?:\\.|[^$\\])*\$"
+WORD = rf"(?:\\\$|{MATH}|[^\s$])+"
 
 
-def by_width(rows: pd.DataFrame) -> Iterator[tuple[int, Any, pd.DataFrame]]:
-    """(index, colour, rows) of each width, ascending, from dark to light; those of a part as in the whole."""
-    widths = sorted(rows.attrs.get(WIDTHS, rows["width"].unique()))
-    shades = mpl.colormaps["viridis"](np.linspace(0.0, 0.85, len(widths)))
-    for index, width in enumerate(widths):
-        own = rows[rows["width"] == width]
-        if not own.empty:
-            yield index, shades[index], own
+def styled() -> AbstractContextManager[None]:
+    """The context in which figures are made and saved: the style file, whatever matplotlibrc there is."""
+    return style.context(["default", STYLE_FILE])
 
 
-def thick_lines(axes: Axes, rows: pd.DataFrame, x: str, y: str, at: str = "step") -> None:
-    """A line for each width: the mean over seeds at each `at`, in a band from the least to the greatest."""
-    count = rows["width"].nunique()
-    for index, shade, own in by_width(rows):
-        groups = own.groupby(at)
-        mean, low, high, where = groups[y].mean(), groups[y].min(), groups[y].max(), groups[x].mean()
-        every = max(1, len(mean) // MARKERS_PER_LINE)
-        axes.plot(
-            where, mean, label=str(own["width"].iloc[0]), color=shade, linestyle=DASHES[index % len(DASHES)],
-            marker=MARKERS[index % len(MARKERS)], markersize=3.5, markevery=(every * index // count, every),
-        )  # fmt: skip
-        if (high > low).any():
-            axes.fill_between(where, low, high, color=shade, alpha=0.2, linewidth=0)
+def look(index: int, count: int) -> dict[str, Any]:
+    """Colour, dashes and marker of one of so many widths, ascending: from dark to light, and so in grey as well."""
+    shade = mpl.colormaps["viridis"](np.linspace(0.0, LIGHTEST, count)[index])
+    return {"color": shade, "linestyle": DASHES[index % len(DASHES)], "marker": MARKERS[index % len(MARKERS)]}
 
 
-def thin_lines(axes: Axes, rows: pd.DataFrame, x: str, y: str, at: str = "step") -> None:
-    """A thin line for each width, behind all others and not in the legend: the mean over seeds."""
-    for _, shade, own in by_width(rows):
-        groups = own.groupby(at)
-        axes.plot(groups[x].mean(), groups[y].mean(), color=shade, linewidth=THIN, zorder=1)
+def strokes(styles: Mapping[str, Style]) -> dict[str, Mapping[str, Any]]:
+    """How the line of each curve of a panel is drawn, those of one kind each in its own way."""
+    earlier: dict[Style, int] = {}
+    found = {}
+    for curve, kind in styles.items():
+        found[curve] = STROKES[kind][earlier.get(kind, 0) % len(STROKES[kind])]
+        earlier[kind] = earlier.get(kind, 0) + 1
+    return found
 
 
-def legend(figure: Figure, title: str) -> None:
-    """One legend above all panels, to be read line by line (matplotlib fills it column by column)."""
-    found = [each.get_legend_handles_labels() for each in figure.axes]
-    known = {name: line for lines, names in found for line, name in zip(lines, names, strict=True)}
-    names = sorted(known, key=lambda name: (len(name), name))
-    lines = [known[name] for name in names]
-    columns = min(len(names), ENTRIES_PER_LINE)
-    order = [index for column in range(columns) for index in range(column, len(names), columns)]
-    drawn = figure.legend(
-        [lines[index] for index in order],
-        [names[index] for index in order],
-        title=title,
-        loc="outside upper center",
-        ncols=columns,
-        frameon=False,
-        handlelength=2.4,
-        columnspacing=1.0,
-    )
-    drawn.get_title().set_multialignment("center")
+def plain(text: str) -> str:
+    """Words of a user as a figure shows them: no mathematics, and `?` for what its font has not."""
+    font = get_font(findfont(FontProperties()))
+    printable = "".join(each if each == " " or font.get_char_index(ord(each)) else "?" for each in text)
+    return printable.replace("$", r"\$")
 
 
-def panels(layout: Sequence[Sequence[Callable[[Axes], None]]], title: str) -> Figure:
-    """A figure of rows of panels, each drawn by its function, with a legend of the widths of the first."""
-    width, height = PANEL_INCHES
-    figure = Figure(figsize=(width * len(layout[0]), height * len(layout)))
-    grid = figure.subplots(len(layout), len(layout[0]), squeeze=False)
-    for axes, draw in zip(grid.flat, (draw for row in layout for draw in row), strict=True):
-        draw(axes)
-    legend(figure, title)
-    return figure
+def titled(text: str) -> str:
+    """A title of a user: mathematics between dollars where matplotlib can read it, else the dollars themselves.
+
+    Raises: Refused where the font has not all its characters.
+    """
+    text = " ".join(text.split())
+    font = get_font(findfont(FontProperties()))
+    missing = next((each for each in text if not font.get_char_index(ord(each))), None)
+    if missing is not None:
+        raise Refused(f"the title has `{one_line(missing)}`, which the font of figures, {font.family_name}, has not")
+    return text if is_math_text(text) and _readable(text) else text.replace("$", r"\$")
 
 
-def save(figure: Figure, folder: Path, name: str) -> list[str]:
-    """Write a figure in every format; names relative to the folder. The same figure gives the same bytes."""
+def _readable(text: str) -> bool:
+    try:
+        MathTextParser("path").parse(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def inches(text: str, size: float) -> float:
+    """The width of one line at a size in points."""
+    math = bool(is_math_text(text))
+    drawn = text if math else text.replace(r"\$", "$")
+    width, _, _ = text_to_path.get_text_width_height_descent(drawn, FontProperties(size=size), math)
+    return float(width) / 72
+
+
+def fitted(text: str, size: float, most: float) -> str:
+    """Lines of text broken at spaces, never within mathematics, so that none is wider than `most` inches, if it can."""
+    lines: list[str] = []
+    for line in text.splitlines():
+        words = [part for word in re.findall(WORD, line) for part in _parts(word, size, most)]
+        lines.append("")
+        for word in words:
+            longer = f"{lines[-1]} {word}".lstrip()
+            if lines[-1] and inches(longer, size) > most:
+                lines.append(word)
+            else:
+                lines[-1] = longer
+    return "\n".join(lines)
+
+
+def _parts(word: str, size: float, most: float) -> list[str]:
+    """A word, in pieces where it is too long for a line, each of whole mathematics."""
+    width = inches(word, size)
+    if width <= most:
+        return [word]
+    units = re.findall(rf"\\\$|{MATH}|.", word)
+    length = max(1, int(0.9 * len(units) * most / width))
+    return ["".join(units[start : start + length]) for start in range(0, len(units), length)]
+
+
+def save(figure: Figure, folder: Path, name: str, formats: Sequence[str]) -> list[str]:
+    """Write a figure in each format; names relative to the folder. The same figure gives the same bytes.
+
+    Raises: Refused where its panels find no room, OSError.
+    """
+    _lay_out(figure)
     (folder / FOLDER).mkdir(exist_ok=True)
-    return [_save(figure, folder, f"{FOLDER}/{name}.{form}", form) for form in FORMATS]
+    return [_save(figure, folder, f"{FOLDER}/{name}.{form}", form) for form in formats]
+
+
+def _lay_out(figure: Figure) -> None:
+    """Find the places of everything once, and not for each format again, which takes longer than drawing."""
+    engine = figure.get_layout_engine()
+    if engine is None:
+        return
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "constrained_layout not applied")
+        try:
+            engine.execute(figure)
+        except UserWarning:
+            width, height = figure.get_size_inches()
+            raise Refused(
+                f"{len(figure.axes)} panels find no room in {width:.3g} x {height:.3g} inches; name a larger size"
+            ) from None
+    figure.set_layout_engine("none")
 
 
 def _save(figure: Figure, folder: Path, relative: str, form: str) -> str:
-    metadata = {"Date": None} if form == "svg" else {"Software": None}
+    dpi = min(mpl.rcParams["savefig.dpi"], MOST_PIXELS / max(figure.get_size_inches()))
 
     def write(beside: Path) -> None:
-        figure.savefig(beside, format=form, dpi=300, metadata=metadata)
+        figure.savefig(beside, format=form, dpi=dpi, metadata=UNDATED[form])
 
     replace_file(folder / relative, write)
     return relative
-
-
-def styled() -> Any:
-    """The context in which figures are made and saved."""
-    return mpl.rc_context(STYLE)
