@@ -13,6 +13,7 @@ from deqcli.recipe.schema import RunSpec
 from deqcli.runs.attempt import Attempt
 from deqcli.runs.batch import Started, Team
 from deqcli.runs.device import Execution
+from deqcli.runs.standing import Standing
 
 
 def spec_of(problem: Problem, solver: dict[str, Any]) -> RunSpec:
@@ -39,8 +40,9 @@ class DeqcliSteps:
         folder.mkdir()
         return Attempt(spec, folder, problem.recipe.data.load(), Execution("cpu", threads), None, self._note)
 
-    def _note(self, spec: RunSpec, _: int, loss: float) -> None:
-        self.losses[spec.train.seed].append(loss)
+    def _note(self, standing: Standing) -> None:
+        if standing.step and standing.loss is not None:
+            self.losses[standing.spec.train.seed].append(standing.loss)
 
     def step(self) -> None:
         """One gradient step, its row of loss.csv included."""

@@ -6,13 +6,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from deqcli.api import check_init, load, predict, sweep_status, sweep_width, train
+    from deqcli.api import check_init, export, list_runs, load, predict, report, sweep_status, sweep_width, train
     from deqcli.loaded import Check, Prediction, Run, Sweep
 
 __version__ = "0.1.0"
 _PLACES = {"Check": "loaded", "Prediction": "loaded", "Run": "loaded", "Sweep": "loaded"}
 __all__ = [
-    "Check", "Prediction", "Run", "Sweep", "check_init", "load", "predict", "sweep_status", "sweep_width", "train",
+    "Check", "Prediction", "Run", "Sweep", "check_init", "export", "list_runs", "load", "predict", "report",
+    "sweep_status", "sweep_width", "train",
 ]  # fmt: skip
 
 

@@ -12,14 +12,20 @@ from deqcli.recipe.loading import load_recipe
 from deqcli.recipe.schema import Recipe
 
 if TYPE_CHECKING:
+    import pandas as pd
+
+    from deqcli.exporters.exporter import Exported, Tell
     from deqcli.loaded import Loaded, Run, Sweep
     from deqcli.runs.standing import Standing
+    from deqcli.show.report import Report
     from deqcli.sweep.cells import OnEnd
     from deqcli.sweep.check_files import Checked
     from deqcli.sweep.checks import CheckedDraw
     from deqcli.sweep.predict_files import Predictions
     from deqcli.sweep.sweep import SweepEnd, SweepStatus
     from deqcli.sweep.watch import Progress
+
+    Exportable = str | os.PathLike[str] | Run | Sweep
 
 OUT = "outputs"
 ACCELERATORS = ("cuda", "mps")
@@ -84,6 +90,55 @@ def load(path: str | os.PathLike[str]) -> Loaded:
 
     stored = open_stored(Path(path))
     return KINDS[stored.manifest.kind](stored)
+
+
+def list_runs(
+    where: str | Sequence[str] = (), sort: str | None = None, *, out: str | os.PathLike[str] = OUT
+) -> pd.DataFrame:  # fmt: skip
+    """The runs below `out`, their results and every key of their recipes as columns.
+
+    `where` is a condition, or several that all must hold, as "width>=1000"; `sort` names keys, `-KEY` for the greatest
+    first: both as for `deqcli runs list`.
+    Raises: Refused, CorruptArtefact where a folder is damaged.
+    """
+    from deqcli.sweep.listing import frame
+
+    return frame(Path(out), [where] if isinstance(where, str) else where, sort)
+
+
+def export(
+    runs: Exportable | Sequence[Exportable], to: str, out: str | os.PathLike[str] | None = None, *,
+    on_item: Tell = lambda _: None,
+) -> Exported:  # fmt: skip
+    """Hand runs and sweeps, loaded ones or by their folders, to `parquet`, `tensorboard` or `mlflow`.
+
+    `out` is the folder to write into, or MLflow's tracking URI; `on_item` hears of each file or run once it is there.
+    Raises: Refused where the tool is not installed or something of somebody else's is in the way, CorruptArtefact.
+    """
+    from deqcli.exporters.export import export as write
+    from deqcli.loaded import Loaded
+
+    given = runs if isinstance(runs, Sequence) and not isinstance(runs, str) else [runs]
+    folders = [each.folder if isinstance(each, Loaded) else Path(each) for each in given]
+    return write(folders, to, None if out is None else str(out), on_item)
+
+
+def report(
+    *paths: str | os.PathLike[str], out: str | os.PathLike[str] | None = None, title: str | None = None,
+    figures: Sequence[str] | None = None, formats: Sequence[str] = ("png", "svg", "pdf"), size: str | None = None,
+    root: str | os.PathLike[str] = OUT,
+) -> Report:  # fmt: skip
+    """Write one HTML page of the runs and sweeps in these folders, and the figures for a paper beside it.
+
+    `out` is a folder, or the file of the page (None: the folder of the run or sweep, of several <root>/reports/<hash>);
+    `figures` are names (None: all of them, []: the page alone), `size` is inches or a venue, as for `parse_size`.
+    Raises: Refused, CorruptArtefact, OSError.
+    """
+    from deqcli.show.report import ReportOptions, write_report
+
+    where = None if out is None else Path(out)
+    options = ReportOptions(where, Path(root), title, figures, formats, size)
+    return write_report([Path(path) for path in paths], options)
 
 
 def sweep_width(

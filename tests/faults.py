@@ -28,6 +28,7 @@ from deqcli.runs import files, folder
 from deqcli.runs.attempt import Outcome
 from deqcli.runs.device import Execution
 from deqcli.runs.run import run_batch
+from deqcli.runs.standing import Standing
 from tests.runs import CSV, recipe
 
 CPU = Execution("cpu", 1)
@@ -247,8 +248,8 @@ def _compute(job: dict[str, Any]) -> dict[str, Any]:
         sentences.append(str(refusal))
         return getattr(refusal, "exit_code", 1)
 
-    def report(_spec: RunSpec, step: int, _loss: float) -> None:
-        if step == job["stop"]:
+    def report(standing: Standing) -> None:
+        if standing.step is not None and standing.step == job["stop"]:
             os.kill(os.getpid(), signal.SIGTERM)
 
     specs, out, raised = [RunSpec.model_validate(each) for each in job["specs"]], Path(job["out"]), 0

@@ -15,17 +15,23 @@ from deqcli.recipe.loading import load_recipe
 
 PACKAGE = Path(deqcli.__file__).parent
 FLOORS = (
-    "errors", "options", "deq", "theory", "data", "recipe", "runs", "sweep", "show", "loaded", "api", "cli", "__main__",
+    "errors", "options", "deq", "theory", "data", "recipe", "runs", "sweep", "exporters", "show", "loaded",
+    "api", "cli", "__main__",
 )  # fmt: skip
 FENCES = {
     "typer": {"cli"},
     "matplotlib": {"show"},
+    "bokeh": {"show"},
+    "jinja2": {"show"},
     "rich": {"show"},
     "safetensors": {"runs"},
     "sklearn": {"data"},
     "filelock": {"runs"},
+    "pyarrow": {"exporters"},
+    "tensorboard": {"exporters"},
+    "mlflow": {"exporters"},
 }
-HEAVY = ("torch", "pandas", "numpy", "scipy", "matplotlib", "sklearn")
+HEAVY = ("torch", "pandas", "numpy", "scipy", "matplotlib", "bokeh", "sklearn")
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -99,6 +105,8 @@ def test_libraries_stay_behind_their_fences(library: str, floors: set[str]) -> N
         ["recipes", "validate", "quickstart"],
         ["recipes", "validate", "figure-1a", "train.stepz=1"],
         ["recipes", "schema"],
+        ["runs", "list"],
+        ["runs", "list", "--where", "sigma_w_sq<1", "--json"],
     ],
 )
 def test_light_commands_import_nothing_heavy(arguments: list[str]) -> None:

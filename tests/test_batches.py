@@ -168,7 +168,7 @@ def test_a_run_that_fails_or_ends_early_leaves_the_others_alone(
 def stop(specs: Sequence[RunSpec], out: Path, step: int) -> None:
     """Start, or resume, runs in one batch that a signal stops at a step."""
     with pytest.raises(Interrupted):
-        run_batch(specs, out, CPU, report=signal_at(step, signal.SIGTERM))  # type: ignore[arg-type]
+        run_batch(specs, out, CPU, report=signal_at(step, signal.SIGTERM))
     for spec in specs:
         manifest = read_manifest(run_folder(out, spec), "run", spec.run_id)
         assert manifest is not None
@@ -363,7 +363,7 @@ def test_a_checkpoint_that_fails_leaves_those_of_the_others(tmp_path: Path, monk
                 specs,
                 tmp_path / "parts",
                 CPU,
-                report=signal_at(5, signal.SIGTERM),  # type: ignore[arg-type]
+                report=signal_at(5, signal.SIGTERM),
                 on_end=lambda spec, end: ends.update({spec.run_id: end}),
             )
     assert [type(end) for end in ends.values()] == [OSError]

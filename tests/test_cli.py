@@ -34,6 +34,9 @@ COMMANDS = (
     "recipes copy",
     "recipes validate",
     "recipes schema",
+    "runs list",
+    "runs show",
+    "runs compare",
 )
 
 
@@ -160,7 +163,8 @@ def checked(*arguments: str) -> tuple[Path, str]:
     return Path(line.removeprefix("Files: ")), out
 
 
-DEPTH = {"depth.csv", "rates.csv", "figures/depth.png", "figures/depth.svg"}
+PICTURES = [f"figures/depth.{form}" for form in ("png", "svg", "pdf", "csv")]
+DEPTH = {"depth.csv", "rates.csv", *PICTURES}
 
 
 def names_of(folder: Path) -> set[str]:
@@ -199,7 +203,7 @@ def test_check_init_json_has_depths_rates_and_suggestion() -> None:
     names = ("suggested.yaml", "suggested-sigma.yaml")
     assert document["suggestion"]["recipes"] == [str(folder / name) for name in names]
     assert len(document["suggestion"]["sentences"]) == 3
-    assert document["figures"] == [f"{folder}/figures/depth.png", f"{folder}/figures/depth.svg"]
+    assert document["figures"] == [f"{folder}/{name}" for name in PICTURES]
 
 
 @pytest.mark.parametrize(

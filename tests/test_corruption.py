@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from deqcli.errors import CorruptArtefact
-from deqcli.recipe.schema import RunSpec
 from deqcli.runs import files
 from deqcli.runs.attempt import OWN_FILES
 from deqcli.runs.checkpoint import load_checkpoint
 from deqcli.runs.folder import RUNNING, find_complete, run_folder, write_manifest
 from deqcli.runs.run import run
+from deqcli.runs.standing import Report, Standing
 from tests.faults import CPU, Reference, tiny
 from tests.test_resume import interrupted
 
@@ -52,11 +52,11 @@ class Bench:
         return (folder / files.TIMING).read_bytes()[:length]
 
 
-def copied(out: Path, to: Path, at: int) -> Callable[[RunSpec, int, float], None]:
+def copied(out: Path, to: Path, at: int) -> Report:
     """A report that copies the output folder at a step: what there were of it, had the process been killed then."""
 
-    def report(_spec: RunSpec, step: int, _loss: float) -> None:
-        if step == at:
+    def report(standing: Standing) -> None:
+        if standing.step == at:
             shutil.copytree(out, to)
 
     return report

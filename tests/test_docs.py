@@ -14,6 +14,7 @@ from deqcli.runs.records import (
     CERTIFICATE_COLUMNS,
     LOSS_COLUMNS,
     PREDICTION_COLUMNS,
+    RUN_KEYS,
     RUNS_COLUMNS,
     SPECTRAL_COLUMNS,
     TIMING_COLUMNS,
@@ -25,6 +26,7 @@ from deqcli.theory import certificates
 ROOT = Path(__file__).parent.parent
 PAPER_MAP = (ROOT / "docs/paper-map.md").read_text()
 NUMBERS = (ROOT / "docs/numbers.md").read_text()
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def named(pattern: str) -> list[tuple[str, str]]:
@@ -42,15 +44,21 @@ def named(pattern: str) -> list[tuple[str, str]]:
     return found
 
 
+def found(name: str) -> object:
+    """What a dotted name of the package stands for; a method by its class."""
+    parts = name.split(".")
+    depth = next(d for d in range(len(parts), 0, -1) if (ROOT / "/".join(parts[:d])).with_suffix(".py").is_file())
+    thing = importlib.import_module(".".join(parts[:depth]))
+    for part in parts[depth:]:
+        thing = getattr(thing, part)
+    return thing
+
+
 def test_every_function_of_the_paper_map_exists() -> None:
     functions = named("code")
     assert len(functions) >= 25
     for path, name in functions:
-        parts = path.split(".")
-        depth = next(d for d in range(len(parts), 0, -1) if (ROOT / "/".join(parts[:d])).with_suffix(".py").is_file())
-        found = importlib.import_module(".".join(parts[:depth]))
-        for part in (*parts[depth:], name):
-            found = getattr(found, part)
+        assert found(f"{path}.{name}") is not None
 
 
 def test_every_test_of_the_paper_map_exists() -> None:
@@ -78,10 +86,52 @@ TABLES = {
 }
 
 
-@pytest.mark.parametrize("columns", TABLES.values(), ids=TABLES)
-def test_every_column_is_defined(columns: tuple[str, ...]) -> None:
-    defined = {name.strip() for row in re.findall(r"^\| ([^|]+) \|", NUMBERS, re.MULTILINE) for name in row.split(",")}
-    assert set(columns) - defined == set()
+COMMON = "In every table but timing.csv"
+
+
+def cells_of(row: str) -> list[str]:
+    """The cells of a row of a Markdown table; an escaped bar ends none."""
+    return [cell.strip() for cell in re.split(r"(?<!\\)\|", row)[1:-1]]
+
+
+def column_rows(heading: str) -> dict[str, list[str]]:
+    """Column -> its definition, unit and source, in the section of numbers.md whose heading begins so."""
+    (section,) = re.findall(rf"^## {re.escape(heading)}.*?\n(.*?)(?=^## |\Z)", NUMBERS, re.MULTILINE | re.DOTALL)
+    table = section.partition("| column | definition | unit | source |\n")[2].partition("\n\n")[0]
+    rows = [cells_of(row) for row in table.splitlines()[1:]]
+    return {name.strip(): cells for names, *cells in rows for name in names.split(",")}
+
+
+@pytest.mark.parametrize(("table", "columns"), TABLES.items(), ids=TABLES)
+def test_every_column_has_a_definition_a_unit_and_a_source(table: str, columns: tuple[str, ...]) -> None:
+    own = column_rows(f"{table}.csv: ")
+    defined = column_rows(COMMON) | own
+    assert set(own) <= set(columns)
+    for column in columns:
+        assert len(defined[column]) == 3, column
+        assert all(defined[column]), column
+    assert set(columns) - set(own) <= set(RUN_KEYS)
+
+
+def test_sources_of_columns_are_functions_that_exist() -> None:
+    sources = {cells[-1] for table in TABLES for cells in column_rows(f"{table}.csv: ").values()}
+    sources |= {cells[-1] for cells in column_rows(COMMON).values()}
+    named = {name for source in sources for name in re.findall(r"`([^`]+)`", source)}
+    assert len(named) >= 40
+    for name in named:
+        assert found(f"deqcli.{name}") is not None, name
+    for source in sources:
+        assert "`" in source, source
+
+
+def test_rows_of_tables_have_as_many_cells_as_their_header() -> None:
+    looked = 0
+    for document in DOCUMENTS:
+        for table in re.findall(r"^\|.*\n\|[-|: ]+\|\n(?:\|.*\n)*", document.read_text(), re.MULTILINE):
+            sizes = {len(cells_of(row)) for row in table.splitlines()}
+            assert len(sizes) == 1, (document.name, table[:200])
+            looked += 1
+    assert looked >= 40
 
 
 def test_every_certificate_is_defined() -> None:
@@ -93,8 +143,9 @@ def test_every_certificate_is_defined() -> None:
 
 def test_links_between_documents_lead_somewhere() -> None:
     followed = 0
-    for document in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
-        for target in re.findall(r"\]\(([^)#]+)\)", document.read_text()):
+    for document in DOCUMENTS:
+        prose = re.sub(r"^```.*?^```", "", document.read_text(), flags=re.MULTILINE | re.DOTALL)
+        for target in re.findall(r"\]\(([^)#]+)\)", prose):
             assert (document.parent / target).exists(), (document, target)
             followed += 1
     assert followed >= 8

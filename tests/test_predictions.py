@@ -35,7 +35,7 @@ HEADERS = {
     "times.csv": f"{KEYS},learning_rate,loss,step",
     "directions.csv": f"{KEYS},index,eigenvalue,factor,initial_loss,final_loss",
 }
-FIGURES = ["figures/prediction.png", "figures/prediction.svg"]
+FIGURES = [f"figures/prediction.{form}" for form in ("png", "svg", "pdf", "csv")]
 DRAWN = theory_figures.draw_prediction
 
 

@@ -18,17 +18,18 @@ from deqcli.recipe.schema import RunSpec
 from deqcli.runs import folder as run_folders
 from deqcli.runs.device import Execution
 from deqcli.runs.run import run
+from deqcli.runs.standing import Report, Standing
 from tests.runs import small, tables
 
 CPU = Execution("cpu", 1)
 
 
-def signal_at(step: int, signum: int) -> object:
+def signal_at(step: int, signum: int) -> Report:
     """A report that sends a signal to its own process, once, when a run has reached `step`."""
     sent: list[int] = []
 
-    def report(_spec: RunSpec, reached: int, _loss: float) -> None:
-        if reached == step and not sent:
+    def report(standing: Standing) -> None:
+        if standing.step == step and not sent:
             sent.append(step)
             os.kill(os.getpid(), signum)
 
@@ -38,7 +39,7 @@ def signal_at(step: int, signum: int) -> object:
 def interrupted(spec: RunSpec, out: Path, step: int, signum: int = signal.SIGTERM) -> Path:
     """The folder of a run that a signal stopped at `step`."""
     with pytest.raises(Interrupted) as stop:
-        run(spec, out, CPU, report=signal_at(step, signum))  # type: ignore[arg-type]
+        run(spec, out, CPU, report=signal_at(step, signum))
     assert stop.value.exit_code == 128 + signum
     return run_folders.run_folder(out, spec)
 
@@ -87,8 +88,8 @@ from deqcli.recipe.schema import RunSpec
 from deqcli.runs.device import Execution
 from deqcli.runs.run import run
 spec = RunSpec.model_validate_json(sys.argv[1])
-def report(_spec, step, _loss):
-    if step == int(sys.argv[3]):
+def report(standing):
+    if standing.step == int(sys.argv[3]):
         os.kill(os.getpid(), signal.SIGKILL)
 run(spec, Path(sys.argv[2]), Execution("cpu", 1), report=report)
 """
@@ -263,7 +264,7 @@ def test_a_run_that_can_be_stacked_has_one_thread_whatever_is_asked_for(tmp_path
 def test_a_signal_in_the_last_step_is_heard_although_the_run_is_complete(tmp_path: Path) -> None:
     spec = small(tmp_path)
     with pytest.raises(Interrupted, match="when the run was complete"):
-        run(spec, tmp_path, CPU, report=signal_at(20, signal.SIGINT))  # type: ignore[arg-type]
+        run(spec, tmp_path, CPU, report=signal_at(20, signal.SIGINT))
     assert not run(spec, tmp_path, CPU).computed
 
 

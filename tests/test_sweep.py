@@ -19,7 +19,7 @@ from deqcli.recipe.schema import Recipe, RunSpec
 from deqcli.runs.device import Execution
 from deqcli.runs.folder import run_folder
 from deqcli.runs.run import run
-from deqcli.show.figures import LAYOUTS, draw_figures
+from deqcli.show.figures import AT_THE_END, draw_figures
 from deqcli.sweep.cells import CellEnd, share
 from deqcli.sweep.sweep import SweepEnd, SweepOptions, sweep
 from deqcli.sweep.watch import Progress
@@ -77,8 +77,8 @@ def test_the_manifest_lists_tables_and_figures(done: tuple[Recipe, SweepEnd, Pat
     manifest = json.loads((done[1].folder / "manifest.json").read_text())
     assert manifest["status"] == "complete"
     names = {"loss.csv", "spectral.csv", "certificates.csv", "prediction.csv", "runs.csv", "recipe.yaml"}
-    figures = {f"figures/{name}.{form}" for name in LAYOUTS for form in ("png", "svg")}
-    assert len(figures) == 10
+    figures = {f"figures/{name}.{form}" for name in AT_THE_END for form in ("png", "svg", "pdf", "csv")}
+    assert len(figures) == 8
     assert set(manifest["files"]) == names | figures
 
 

@@ -9,9 +9,11 @@ from typing import Annotated
 import typer
 
 import deqcli
-from deqcli.cli import recipes
+from deqcli.cli import recipes, runs
 from deqcli.cli.check_init import check_init
+from deqcli.cli.export import export
 from deqcli.cli.predict import predict
+from deqcli.cli.report import report
 from deqcli.cli.sweep_width import sweep_width
 from deqcli.cli.train import train
 from deqcli.errors import SystemRefused, as_refusal
@@ -27,7 +29,10 @@ app.command("train")(train)
 app.command("sweep-width")(sweep_width)
 app.command("check-init")(check_init)
 app.command("predict")(predict)
+app.command("report")(report)
+app.command("export")(export)
 app.add_typer(recipes.app, name="recipes")
+app.add_typer(runs.app, name="runs")
 
 
 def _version(wanted: bool) -> None:

@@ -1,4 +1,4 @@
-"""deqcli recipes: list, show, copy, validate, schema. Light: no torch, no pandas."""
+"""deqcli recipes: list, show, copy, validate, schema, reference. Light: no torch, no pandas."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import typer
 
 from deqcli.cli.arguments import JsonOption, OverridesArgument, QuietOption, RecipeArgument
 from deqcli.cli.reporting import reporting
-from deqcli.errors import Refused
+from deqcli.errors import Refused, counted
 
 app = typer.Typer(no_args_is_help=True, help="List, show, copy and check recipes.")
 
@@ -87,7 +87,7 @@ def validate(
     with reporting(screen):
         loaded = load_recipe(recipe, overrides or [])
         cells = loaded.cells()
-        screen.say(f"{recipe} is a valid recipe: {loaded.name}, {len(cells)} runs in a sweep")
+        screen.say(f"{recipe} is a valid recipe: {loaded.name}, {counted(len(cells), 'run')} in a sweep")
         screen.document(
             {"status": "valid", "name": loaded.name, "runs": len(cells), "recipe": loaded.model_dump(mode="json")}
         )
@@ -104,3 +104,16 @@ def schema() -> None:
 
     with reporting(Screen()):
         print(json.dumps(recipe_schema(), indent=1))
+
+
+@app.command()
+def reference() -> None:
+    """Print what each key of a recipe may be, its default and its meaning, in Markdown: docs/recipe.md.
+
+    Example: deqcli recipes reference > docs/recipe.md
+    """
+    from deqcli.recipe.reference import reference as markdown
+    from deqcli.show.console import Screen
+
+    with reporting(Screen()):
+        print(markdown(), end="")

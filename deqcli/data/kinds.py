@@ -27,7 +27,7 @@ DIGITS_PER_CLASS = (178, 182, 177, 183, 181, 182, 181, 179, 174, 180)
 DIGITS_INPUT_DIM = 64
 
 SeedOfData = Annotated[Seed, Field(description="decides the samples and the random labels")]
-LabelScale = Annotated[Positive, Field(description="factor on every label")]
+LabelScale = Annotated[Positive, Field(description="a factor on every label")]
 
 
 class DataKind(Options):
@@ -67,9 +67,12 @@ class Sphere(DataKind):
     """Samples uniform on the sphere of radius sqrt(d) (Ling et al. 2023, section 5, synthetic data)."""
 
     kind: Literal["sphere"]
-    num_samples: Annotated[Count, Field(description="n")]
-    input_dim: Annotated[Count, Field(description="d")]
-    labels: Literal["gaussian", "uniform", "signs"] = "gaussian"
+    num_samples: Annotated[Count, Field(description="n, the number of samples")]
+    input_dim: Annotated[Count, Field(description="d, the dimension of a sample")]
+    labels: Annotated[
+        Literal["gaussian", "uniform", "signs"],
+        Field(description="gaussian: N(0, 1); uniform: on [-1, 1]; signs: -1 or +1 with equal chance"),
+    ] = "gaussian"
     seed: SeedOfData = 0
 
     def shape(self) -> tuple[int, int]:
@@ -92,12 +95,15 @@ class Digits(DataKind):
     """The 8 x 8 handwritten digits bundled with scikit-learn (1797 real images, 64 grey values from 0 to 16)."""
 
     kind: Literal["digits"]
-    num_samples: Annotated[Count, Field(description="n, split over the classes as evenly as they allow")]
-    classes: Annotated[list[Annotated[int, Field(ge=0, le=9)]], Field(min_length=2, description="digits")] = Field(
-        default=[0, 1]
-    )
+    num_samples: Annotated[
+        Count, Field(description="n, the number of images, split over the classes as evenly as they allow")
+    ]
+    classes: Annotated[
+        list[Annotated[int, Field(ge=0, le=9)]], Field(min_length=2, description="the digits that are drawn from")
+    ] = Field(default=[0, 1])
     labels: Annotated[
-        Literal["class", "gaussian"], Field(description="class: -1 for the first and +1 for the second of two classes")
+        Literal["class", "gaussian"],
+        Field(description="class: -1 for the first and +1 for the second of two classes; gaussian: N(0, 1)"),
     ] = "class"
     seed: SeedOfData = 0
 
@@ -145,11 +151,14 @@ class File(DataKind):
     """Samples of your own: NPZ with X (num_samples, input_dim) and y (num_samples,), or CSV with a label column."""
 
     kind: Literal["file"]
-    path: Annotated[str, Field(description="NPZ or CSV file, beside the recipe or in the working folder")]
-    label_column: Annotated[str, Field(description="column of a CSV file that holds y")] = "y"
+    path: Annotated[
+        str,
+        Field(description="NPZ file (X, y) or CSV file (a row a sample), beside the recipe or in the working folder"),
+    ]
+    label_column: Annotated[str, Field(description="the column of a CSV file that is y; all others are X")] = "y"
     num_samples: Annotated[Count | None, Field(description="n, the first rows of the file; null: all rows")] = None
     sha256: Annotated[
-        str | None, Field(validate_default=True, description="of the file: filled in when null, checked when given")
+        str | None, Field(validate_default=True, description="SHA-256 of the file; null: filled in, else checked")
     ] = None
 
     @field_validator("path")

@@ -52,7 +52,7 @@ class Automatic(Solver):
     """
 
     kind: Literal["auto"] = "auto"
-    corrections: Annotated[Precision, Field(description="as in continuation, for its part")] = "auto"
+    corrections: Annotated[Precision, Field(description="of its plain iteration, as in continuation")] = "auto"
     equilibrium_order: ClassVar[int] = Continuation.equilibrium_order
     adjoint_order: ClassVar[int] = Continuation.adjoint_order
 

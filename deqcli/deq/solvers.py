@@ -100,10 +100,14 @@ class Solver(Options):
     """Whether a recipe that names no kind means this one."""
 
     kind: str
-    tolerance: Annotated[Tolerance, Field(description="largest relative residual accepted; auto: by train.dtype")] = (
-        "auto"
-    )
-    max_iterations: Annotated[Count, Field(description="products with W before a solve gives up")] = 500
+    tolerance: Annotated[
+        Tolerance,
+        Field(
+            description="largest relative residual accepted, no less than the precision resolves; auto: "
+            + ", ".join(f"{value:g} in {precision}" for precision, value in sorted(AUTO_TOLERANCE.items()))
+        ),
+    ] = "auto"
+    max_iterations: Annotated[Count, Field(description="products with W that a solve may take")] = 500
 
     def tolerance_for(self, precision: str) -> float:
         """The tolerance in numbers: `auto` is 1e-6 in float32, 1e-12 in float64, 2e-3 where float32 is cut to tf32."""

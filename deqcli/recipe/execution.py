@@ -20,7 +20,8 @@ class Ray(Options):
     """A Ray cluster."""
 
     address: Annotated[
-        Word | None, Field(description="of a running cluster, or `auto` to find it; null starts one on this machine")
+        Word | None,
+        Field(description="of a running cluster, or `auto` to find it; null: one is started on this machine"),
     ] = None
 
 
@@ -29,20 +30,21 @@ class Slurm(Options):
 
     time: Annotated[
         Count | Annotated[str, Field(pattern=_TIME, description="as 1:30:00 or 2-00:00:00")],
-        Field(description="limit of a job, in minutes or as text"),
+        Field(description="limit of a job: minutes as a number, or text"),
     ] = "1:00:00"
     memory: Annotated[
         Count | Annotated[str, Field(pattern=r"^[1-9]\d*[KMGT]?$", description="as 4000M")] | None,
-        Field(description="of a job, in megabytes or as text; null: what its largest run takes"),
+        Field(description="of a job: megabytes as a number, or text; null: what its largest run takes"),
     ] = None
-    partition: Annotated[Word | None, Field(description="null: the cluster's default")] = None
-    account: Annotated[Word | None, Field(description="null: the user's default")] = None
-    gres: Annotated[Word | None, Field(description="generic resources of a job, as `gpu:1`")] = None
+    partition: Annotated[Word | None, Field(description="where jobs queue; null: the cluster's default")] = None
+    account: Annotated[Word | None, Field(description="whom jobs are charged to; null: the user's default")] = None
+    gres: Annotated[Word | None, Field(description="generic resources of a job, as `gpu:1`; null: none")] = None
     throttle: Annotated[Count | None, Field(description="most jobs at a time; null: execution.jobs, or no limit")] = (
         None
     )
     grace: Annotated[
-        Count, Field(le=65535, description="seconds before the limit at which a run checkpoints and is requeued")
+        Count,
+        Field(le=65535, description="seconds before the limit at which its runs checkpoint and a job is requeued"),
     ] = 120
     lines: Annotated[
         list[Line], Field(description="lines of the script after its own #SBATCH lines, as `module load cuda`")
@@ -57,7 +59,7 @@ class ExecutionOptions(Options):
     ] = "local"
     jobs: Annotated[Count | None, Field(description="most cells at a time; null: by cores, memory and GPUs")] = None
     threads: Annotated[
-        Count | None, Field(description="of each cell; null: the cores shared out, with SLURM 1 for each job")
+        Count | None, Field(description="threads of each cell; null: the cores shared out among the jobs, with SLURM 1")
     ] = None
     retries: Annotated[
         int, Field(ge=0, le=1000, description="further attempts at a cell whose process died or ran out of memory")

@@ -49,8 +49,8 @@ class Model(Options):
     """What is drawn. Source: Ling et al. 2023, Assumption 1."""
 
     width: Annotated[Count, Field(description="m, the number of hidden units")]
-    activation: Annotated[_name_in(ACTIVATIONS), Field(description="phi")] = "relu"  # type: ignore[valid-type]
-    init: Annotated[_name_in(INITIALISATIONS), Field(description="how W, U, a are drawn")] = "gaussian"  # type: ignore[valid-type]
+    activation: Annotated[_name_in(ACTIVATIONS), Field(description="phi, applied to each entry")] = "relu"  # type: ignore[valid-type]
+    init: Annotated[_name_in(INITIALISATIONS), Field(description="how W, U and a are drawn")] = "gaussian"  # type: ignore[valid-type]
     sigma_w_sq: Annotated[Positive, Field(description="W_ij ~ N(0, 2 sigma_w_sq / m); below 1/8 in the theory")] = 0.08
     readout_scale: Annotated[Positive, Field(description="factor on a, whose entries are N(0, 1/m) before it")] = 1.0
 
@@ -61,13 +61,16 @@ class Train(Options):
     steps: Annotated[int, Field(ge=0, le=2**53, description="gradient steps; 0 leaves the initial state")] = 1000
     learning_rate: Annotated[
         Literal["auto", "theorem"] | Positive,
-        Field(description="auto: 1/lambda_max(H(0)); theorem: just below the bound of eq. 10"),
+        Field(
+            description="eta, for a loss that is a sum over samples; auto: 1/lambda_max(H(0)); theorem: just below the "
+            "bound of eq. 10, which needs sigma_w_sq < 1/8 and num_samples <= width"
+        ),
     ] = "auto"
     dtype: Annotated[Literal["float32", "float64"], Field(description="precision of training")] = "float32"
     tf32: Annotated[
         bool, Field(description="let CUDA round what it multiplies in float32 to 10 bits; the tolerance must allow it")
     ] = False
-    seed: Annotated[Seed, Field(description="decides W, U and a")] = 0
+    seed: Annotated[Seed, Field(description="decides W, U and a, and nothing of the data")] = 0
 
     @property
     def precision(self) -> str:
@@ -82,19 +85,19 @@ class Train(Options):
 class Log(Options):
     """How often something is written, in gradient steps."""
 
-    loss_every: Annotated[Count, Field(description="steps between rows of loss.csv")] = 1
-    spectral_every: Annotated[Count, Field(description="steps between rows of spectral.csv and timing.csv")] = 20
-    checkpoint_every: Annotated[Count, Field(description="steps between checkpoints")] = 200
+    loss_every: Annotated[Count, Field(description="gradient steps between rows of loss.csv")] = 1
+    spectral_every: Annotated[Count, Field(description="gradient steps between rows of spectral.csv, timing.csv")] = 20
+    checkpoint_every: Annotated[Count, Field(description="gradient steps between checkpoints: what a kill costs")] = 200
 
 
 class Sweep(Options):
     """The product that `sweep-width`, `check-init` and `predict` run over."""
 
-    widths: Annotated[list[Count] | None, Field(min_length=1, description="null: model.width alone")] = None
-    seeds: Annotated[list[Seed] | None, Field(min_length=1, description="null: train.seed alone")] = None
+    widths: Annotated[list[Count] | None, Field(min_length=1, description="of runs; null: model.width alone")] = None
+    seeds: Annotated[list[Seed] | None, Field(min_length=1, description="of networks; null: train.seed alone")] = None
     over: Annotated[
         dict[str, Annotated[list[Value], Field(min_length=1)]],
-        Field(description="further axes: dotted keys of the recipe, each with the values that it takes"),
+        Field(description="further axes: dotted keys of data, model, solver, train or log, each with its values"),
     ] = Field(default={})
 
     def contradictions(self) -> Iterator[Contradiction]:

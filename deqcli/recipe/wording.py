@@ -103,7 +103,8 @@ def _words(schema: Schema, limits: bool) -> list[str]:
     if names is not None:
         return [f"`{name}`" for name in names]
     if kind == "array":
-        return [f"a list of at least {schema.get('minItems', 0)}, each {phrase(schema['items'])}"]
+        least = f" of at least {schema['minItems']}" if schema.get("minItems") else ""
+        return [f"a list{least}, each {phrase(schema['items'])}"]
     if kind == "object":
         of_any = _of_any_keys(schema)
         keys = (

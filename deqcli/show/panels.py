@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from sys import float_info
 from typing import TYPE_CHECKING, Literal
 
 from deqcli.sweep.gather import Gathered
@@ -22,6 +23,7 @@ MEASURED, PREDICTED, BOUND = "measured", "predicted from H(0)", "bound of Theore
 FAR_ABOVE = 1e3
 """A prediction or a bound is drawn no further above what was measured."""
 
+EPSILON = float_info.epsilon
 MOST_SPECTRA = 12
 """Runs whose spectra are worked out: one of each width and combination, the first of them."""
 
@@ -112,7 +114,7 @@ def _both_solves(gathered: Gathered, column: str, positive: bool = False) -> pd.
 
 
 def _spectra(gathered: Gathered) -> pd.DataFrame:
-    """The eigenvalues of `sweep.spectra.KERNELS`, of one run of each width and combination."""
+    """The eigenvalues of `sweep.spectra.KERNELS` above rounding, of one run of each width and combination."""
     import pandas as pd
 
     alike = gathered.runs.drop_duplicates(["width", *gathered.axes])
@@ -123,7 +125,8 @@ def _spectra(gathered: Gathered) -> pd.DataFrame:
             own = alike[alike["run_id"] == run.manifest.id][gathered.keys]
             for kernel, values in final_spectra(run).items():
                 points = pd.DataFrame({"index": range(len(values)), "value": values, "curve": kernel})
-                rows.append(own.merge(points[points["value"] > 0], how="cross"))
+                rounding = len(values) * EPSILON * values[-1]
+                rows.append(own.merge(points[points["value"] > rounding], how="cross"))
     return pd.concat(rows, ignore_index=True) if rows else _stacked(gathered, {}, "index")
 
 
