@@ -23,6 +23,7 @@ from deqcli.runs.run import run_batch
 from deqcli.sweep import local, worker
 from deqcli.sweep.cells import CellEnd, batches
 from deqcli.sweep.merge import merge
+from deqcli.sweep.sweep import note
 from tests.survival import SOLVERS
 
 
@@ -137,6 +138,8 @@ def _warm_up(recipe: str, out: Path) -> None:
             run_batch(batch, out, Execution("cpu", 1))
     drawn = out / "drawn"
     drawn.mkdir()
+    note(drawn, loaded, folder.RUNNING)
+    files.replace_text(drawn / files.RECIPE, files.recipe_text(loaded))
     merge(loaded, out, drawn, [CellEnd(cell, folder.COMPLETE) for cell in loaded.cells()])
     finish_sweep(drawn)
 

@@ -148,7 +148,7 @@ def test_the_manifest_of_a_prediction_verifies() -> None:
 def test_a_second_call_writes_the_same_bytes(kernel: str) -> None:
     folder, _ = predicted("--from", kernel)
     before = files_of(folder)
-    assert len(before) == 8
+    assert len(before) == 10
     assert predicted("--from", kernel)[0] == folder
     assert files_of(folder) == before
 

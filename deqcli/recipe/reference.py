@@ -93,7 +93,7 @@ def _kinds(path: str, schema: Schema) -> Iterator[str]:
     shared, unnamed = shared_keys(list(kinds.values())), next(iter(kinds)) if "default" in schema else None
     whether = f"`{unnamed}` where it is left out" if unnamed else "required"
     yield f"## `{path}`"
-    yield f"`{path}.kind` is {', '.join(f'`{kind}`' for kind in kinds)} ({whether}). Keys of every kind:"
+    yield filled(f"`{path}.kind` is one of {', '.join(f'`{kind}`' for kind in kinds)} ({whether}). Keys of every kind:")
     yield table({}, shared, path)
     for kind, section in kinds.items():
         own = {key: part for key, part in section["properties"].items() if key not in {"kind", *shared}}
@@ -122,7 +122,11 @@ def shared_keys(sections: Sequence[Schema]) -> Mapping[str, Schema]:
 
 def paragraph(section: Schema) -> str:
     """The first paragraph of what a section says of itself."""
-    text = " ".join(section.get("description", "").split("\n\n")[0].split())
+    return filled(" ".join(section.get("description", "").split("\n\n")[0].split()))
+
+
+def filled(text: str) -> str:
+    """A text in lines."""
     return textwrap.fill(text, LINE, break_long_words=False, break_on_hyphens=False)
 
 

@@ -114,15 +114,15 @@ def question(gathered: Gathered) -> list[str]:
 
 
 class _Common:
-    """The value of a key in all runs, in words; `several` where they differ, `?` where nobody knows."""
+    """The value of a key of the runs, in words, or the values; `?` where nobody knows."""
 
     def __init__(self, gathered: Gathered) -> None:
         known = gathered.stored or gathered.sources
         self._recipes = [dict(flattened(each.recipe)) for each in known]
 
     def __getitem__(self, key: str) -> str:
-        values = {words(recipe.get(key, "?")) for recipe in self._recipes}
-        return values.pop() if len(values) == 1 else "several"
+        values = dict.fromkeys(words(recipe.get(key, "?")) for recipe in self._recipes)
+        return " or ".join(values) if len(values) <= MOST_NAMED else "several"
 
 
 def listed(column: pd.Series[Any]) -> str:

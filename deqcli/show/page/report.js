@@ -453,8 +453,17 @@
     0: (figure) => figure.fit(), Escape: (figure) => figure.leave(),
   };
 
+  // one stop for the keyboard, with a name: Bokeh has one of its own inside, which has none
+  const hush = (node) => {
+    for (const each of node.querySelectorAll("*")) {
+      if (each.tabIndex === 0) each.tabIndex = -1;
+      if (each.shadowRoot) hush(each.shadowRoot);
+    }
+  };
+
   const attend = (figure) => {
     const { box } = figure;
+    hush(box.querySelector(".host"));
     const own = box.querySelector(".own");
     own.hidden = false;
     own.addEventListener("change", ({ target }) => {
