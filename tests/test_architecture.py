@@ -20,7 +20,7 @@ FLOORS = (
 )  # fmt: skip
 FENCES = {
     "typer": {"cli"},
-    "matplotlib": {"show"},
+    "matplotlib": {"show", "loaded"},
     "bokeh": {"show"},
     "jinja2": {"show"},
     "rich": {"show"},

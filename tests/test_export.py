@@ -318,7 +318,11 @@ def runs_of(client: Any, experiment: str = "small") -> dict[str, Any]:
 
 
 @pytest.mark.usefixtures("mlflow")
-def test_mlflow_reads_every_number_setting_and_status(sweep: Path, store: Path) -> None:
+def test_mlflow_reads_every_number_setting_and_status(
+    sweep: Path, store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("deqcli.exporters.mlflow.METRICS_A_CALL", 100)
+    monkeypatch.setattr("deqcli.exporters.mlflow.PARAMS_A_CALL", 7)
     done = deqcli.export(sweep, "mlflow", store)
     client = client_of(store)
     found = runs_of(client)

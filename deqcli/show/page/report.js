@@ -401,6 +401,7 @@
   const swatches = () => {
     for (const field of controls.querySelectorAll("[data-key]")) {
       const by = data.keys[chosen.by].name === field.dataset.key;
+      field.classList.toggle("by", by); // what is printed of the controls: the legend
       field.querySelectorAll(".swatch").forEach((each, value) => {
         if (by) each.style.background = shade(value); else each.removeAttribute("style");
       });
@@ -410,6 +411,7 @@
   const choose = (field) => {
     const key = data.keys.findIndex((each) => each.name === field.dataset.key);
     const boxes = [...field.querySelectorAll("input")];
+    for (const box of boxes) box.parentElement.classList.toggle("off", !box.checked);
     chosen.hidden[key] = new Set(boxes.filter((box) => !box.checked).map((box) => Number(box.value)));
   };
 
