@@ -1,7 +1,7 @@
 """Every command of the README and of docs/ is run, page by page, and prints what the page says.
 
-In a fence marked `console`, lines that begin with `$ ` are commands and the others what they print, where a line `...`
-stands for any lines. Fences marked `sh` and `python` are run as they are; `<!-- long -->` above a fence has its deqcli
+In a fence marked `console`, lines that begin with `$ ` are commands and the others what they print on standard output (and
+standard error, of one that fails), where a line `...` stands for any lines. Fences marked `sh` and `python` are run as they are; `<!-- long -->` above a fence has its deqcli
 commands checked with --dry-run. What belongs to another machine is marked otherwise. Numbers are compared to three
 digits: the last ones belong to a processor.
 """
@@ -97,7 +97,8 @@ def test_every_command_of_a_page_runs_and_prints_what_it_says(page: str, tmp_pat
         expected = re.search(r"# exit code (\d+)", command.text)
         assert done.returncode == (int(expected[1]) if expected else 0), shown
         if command.printed is not None:
-            printed = (done.stdout + done.stderr).rstrip("\n").splitlines()
+            told = done.stdout + (done.stderr if done.returncode else "")
+            printed = told.rstrip("\n").splitlines()
             assert agrees(command.printed, printed), f"{shown}\nthe page says\n" + "\n".join(command.printed)
 
 

@@ -607,3 +607,12 @@ def test_several_reports_go_below_the_folder_that_the_environment_names(
     monkeypatch.setenv("DEQCLI_OUT", str(tmp_path))
     assert called(str(made_up), str(trained), "--no-figures")[0] == 0
     assert len(list(tmp_path.glob("reports/*/report.html"))) == 1
+
+
+def test_what_a_page_is_made_of_is_part_of_the_package() -> None:
+    folder = Path(deqcli.__file__).parent / "show/page"
+    setup = (folder.parents[2] / "setup.cfg").read_text()
+    (patterns,) = re.findall(r"^deqcli\.show\.page = (.+)$", setup, re.MULTILINE)
+    assets = [path for path in folder.iterdir() if path.is_file() and path.suffix not in (".py", ".pyc")]
+    assert len(assets) == 3
+    assert all(any(path.match(pattern.strip()) for pattern in patterns.split(",")) for path in assets)

@@ -337,7 +337,7 @@ def test_paper_gets_light_pictures_of_the_figures_as_wide_as_the_sheet(visit: Op
     assert page.locator(".snapped").count() == 0  # and the screen has its figures again
     assert colours(page)[1] == plots.palettes()[scheme][0]
     page.emulate_media(media="print")
-    assert page.locator("#controls input:visible, button:visible, select:visible").count() == 0
+    assert page.locator("form input:visible, form button:visible, form select:visible").count() == 0
     assert page.locator("#controls .swatch:visible").count() == 2  # the legend of the widths
     assert page.evaluate("getComputedStyle(document.body).color") == "rgb(27, 29, 33)"
 

@@ -83,14 +83,16 @@ def check_init(
 
 
 def _show_checked(screen: Screen, checked: Checked) -> None:
+    from deqcli.show.console import picture_lines
+
     _show_depth(screen, checked)
     for sentence in checked.suggestion.sentences:
         screen.say(sentence)
     for name in checked.suggestion.recipes:
         screen.say(f"Recipe: {checked.folder / name}")
     screen.say(f"Files: {checked.folder}")
-    for figure in checked.figures:
-        screen.say(f"Picture: {figure}")
+    for line in picture_lines(checked.figures):
+        screen.say(line)
 
 
 def _show_draw(screen: Screen, drawn: CheckedDraw) -> None:

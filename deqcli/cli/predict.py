@@ -70,6 +70,7 @@ def predict(
 
 
 def _show(screen: Screen, found: Predictions, losses: list[float]) -> None:
+    from deqcli.show.console import picture_lines
     from deqcli.sweep.predict_files import summary
 
     names = [_name(each) for each in found.predicted]
@@ -89,8 +90,8 @@ def _show(screen: Screen, found: Predictions, losses: list[float]) -> None:
     for line in _deviations(found.predicted, names):
         screen.say(line)
     screen.say(f"Tables:  {found.folder}")
-    for figure in found.figures:
-        screen.say(f"Picture: {figure}")
+    for line in picture_lines(found.figures):
+        screen.say(line)
 
 
 def _show_times(screen: Screen, predicted: list[Predicted], names: list[str], losses: list[float]) -> None:

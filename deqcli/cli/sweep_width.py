@@ -160,6 +160,7 @@ def _show_end(screen: Screen, end: CellEnd, out: Path) -> None:
 def _show_sweep(screen: Screen, recipe: Recipe, sweep: SweepEnd) -> None:
     from deqcli.runs.folder import FAILED, INTERRUPTED
     from deqcli.runs.records import read_rows
+    from deqcli.show.console import picture_lines
 
     if sweep.elsewhere is not None:
         _show_submitted(screen, sweep)
@@ -172,8 +173,8 @@ def _show_sweep(screen: Screen, recipe: Recipe, sweep: SweepEnd) -> None:
         screen.say(f"and {len(rows) - MOST_ROWS} more in runs.csv")
     figures = [figure for figure in sweep.figures if figure.stem == "figure-1"]
     screen.say(f"Tables:  {sweep.folder}")
-    for figure in figures:
-        screen.say(f"Picture: {figure}")
+    for line in picture_lines(figures):
+        screen.say(line)
     failed, stopped = _ends(sweep, FAILED), _ends(sweep, INTERRUPTED)
     screen.document(
         {

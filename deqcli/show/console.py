@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -94,6 +94,16 @@ def _console(file: IO[str]) -> Console:
     from rich.console import Console
 
     return Console(file=file, width=None if file.isatty() else PLAIN_WIDTH, highlight=False)
+
+
+def picture_lines(figures: Sequence[Path]) -> list[str]:
+    """A line for each figure, with the formats and data that lie beside its PNG."""
+    others = {each: [other.suffix[1:] for other in figures if other.stem == each.stem] for each in figures}
+    return [
+        f"Picture: {each} ({', '.join(['png', *(other for other in beside if other != 'png')])})"
+        for each, beside in others.items()
+        if each.suffix == ".png"
+    ]
 
 
 def relative(path: Path) -> str:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
+from operator import eq
 from pathlib import Path
 from typing import Any
 
@@ -100,15 +101,22 @@ class Facet:
 
     @property
     def name(self) -> str:
-        """As the title of its panels."""
-        pairs = [(key.partition(".")[2] or key, value) for key, value in self.values.items()]
-        return plain(", ".join(f"{key} {'not set' if _missing(value) else value}" for key, value in pairs))
+        """As the title of its panels; a key that is not set, as one of another solver, is told only if none is."""
+        pairs = {key.partition(".")[2] or key: value for key, value in self.values.items()}
+        told = [f"{key} {_whole(value)}" for key, value in pairs.items() if not _missing(value)]
+        return plain(", ".join(told or [f"{key} not set" for key in pairs]))
 
     def of(self, rows: pd.DataFrame) -> pd.DataFrame:
         """The rows that have its values."""
         for key, value in self.values.items():
-            rows = rows[rows[key].isna() if _missing(value) else rows[key] == value]
+            same = rows[key].isna() if _missing(value) else rows[key].map(partial(eq, value))
+            rows = rows[same.astype(bool)]
         return rows
+
+
+def _whole(value: object) -> object:
+    """A number that is whole as such: beside missing ones a table has it as a float."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _missing(value: object) -> bool:
@@ -123,8 +131,10 @@ def facets(gathered: Gathered) -> list[list[Facet]]:
     if not gathered.axes:
         return [[Facet({})]]
     first, *others = gathered.axes
-    combinations = gathered.runs[gathered.axes].drop_duplicates().to_dict("records")
-    found = [Facet({str(key): value for key, value in values.items()}) for values in combinations]
+    combinations: dict[tuple[str, ...], Facet] = {}
+    for values in gathered.runs[gathered.axes].to_dict("records"):
+        combinations.setdefault(tuple(map(str, values.values())), Facet({str(key): values[key] for key in values}))
+    found = list(combinations.values())
     order = list(dict.fromkeys(str(facet.values[first]) for facet in found))
     rows: dict[tuple[str, ...], list[Facet]] = {}
     for facet in found:
@@ -224,7 +234,7 @@ def heading(runs: pd.DataFrame, rows: Sequence[Sequence[Cell]], title: str | Non
 
 def usual_title(rows: pd.DataFrame) -> str:
     """Recipe, data and activation, as the rows have them."""
-    return plain(", ".join(_listed(rows[key].unique()) for key in ("recipe", "dataset", "activation")))
+    return plain(", ".join(_listed(rows[key].unique().tolist()) for key in ("recipe", "dataset", "activation")))
 
 
 def _listed(names: Sequence[object]) -> str:

@@ -16,8 +16,8 @@ from deqcli.show.page.thinning import share, thin
 from deqcli.show.panels import Panel
 from deqcli.sweep.gather import Gathered
 
-ROOM = 200_000
-"""Points of all curves of a page together: 2 MB as text, a fraction of a second to draw."""
+ROOM = 150_000
+"""Points of all curves of a page together: 1.6 MB as text, a fraction of a second to draw."""
 
 SMALLEST, LARGEST = 1e-37, 1e37
 """Sizes that float32 holds."""

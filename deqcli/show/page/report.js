@@ -525,12 +525,16 @@
     tell();
     const items = read("plots");
     for (const [index, panel] of data.panels.entries()) {
-      const views = await Bokeh.embed.embed_item(items[index]);
       const box = document.querySelector(`[data-panel="${panel.name}"]`);
+      const host = box.querySelector(".host");
+      host.hidden = true; // so that it is laid out and drawn once, when it has its curves
+      const views = await Bokeh.embed.embed_item(items[index]);
       const figure = new Figure(panel, box, views.roots[0]);
+      host.hidden = false;
       figures.push(figure);
       attend(figure);
     }
+    for (let frame = 0; frame < 2; frame++) await new Promise(requestAnimationFrame);
     root.dataset.drawn = String(Math.round(performance.now()));
   };
   window.drawn = start();
