@@ -109,9 +109,9 @@ class _Trained(Loaded):
 
         `size` is that of a venue, or inches as `3.25x4`. Raises: Refused where there is no such figure or size.
         """
-        from deqcli.show.figures import parse_size, plot
+        from deqcli.show.figures import plot
 
-        return plot(self._gathered, figure, None if size is None else parse_size(size), title)
+        return plot(self._gathered, figure, size, title)
 
 
 @dataclass(frozen=True, repr=False)

@@ -365,7 +365,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("trained")
     (folder / "small.yaml").write_text(SMALL)
     end = api.sweep_width(str(folder / "small.yaml"), out=folder, jobs=1, device="cpu")
-    assert not end.failed
+    assert not end.end.failed
     return end.folder
 
 

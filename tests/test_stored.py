@@ -135,6 +135,23 @@ def test_every_run_below_a_folder_is_found(trained: Path) -> None:
     assert [run.manifest.recipe for run in stored_runs(trained)] == ["other"] + ["small"] * 8
 
 
+def test_a_name_that_looks_like_a_number_stays_one(trained: Path, tmp_path: Path) -> None:
+    run = deqcli.train(str(trained / "recipe.yaml"), 'name="007"', "train.steps=1", out=tmp_path, device="cpu")
+    assert set(run.loss["recipe"]) == {"007"}
+    assert gather([run.stored]).runs["recipe"].tolist() == ["007"]
+
+
+def test_lists_that_differ_are_axes_as_text(trained: Path, tmp_path: Path) -> None:
+    digits = ["data={kind: digits, num_samples: 6}", "train.steps=2"]
+    runs = [
+        deqcli.train(str(trained / "recipe.yaml"), *digits, f"data.classes={classes}", out=tmp_path, device="cpu")
+        for classes in ("[0, 1]", "[2, 3]")
+    ]
+    gathered = gather([run.stored for run in runs])
+    assert gathered.axes == ["data.classes"]
+    assert gathered.runs["data.classes"].tolist() == ["[0, 1]", "[2, 3]"]
+
+
 def test_keys_that_differ_are_found_at_any_depth() -> None:
     assert dict(flattened({"a": {"b": 1, "c": {"d": 2}}, "e": [3]})) == {"a.b": 1, "a.c.d": 2, "e": [3]}
     alike = {"name": "x", "model": {"width": 1, "k": 2}, "train": {"seed": 1}}
@@ -230,6 +247,14 @@ def test_notebooks_show_a_table_and_escape_what_they_quote(trained: Path) -> Non
     assert "<b>" in shown
     with pytest.raises(CorruptArtefact):
         strange._repr_html_()
+
+
+def test_a_notebook_shows_a_picture(trained: Path) -> None:
+    run = deqcli.load(other_of(trained))
+    assert isinstance(run, deqcli.Run)
+    assert run.plot("loss", size="3", title="a loss")._repr_png_().startswith(b"\x89PNG")
+    with pytest.raises(Refused, match="did you mean `loss`"):
+        run.plot("los")
 
 
 def test_a_resumed_run_says_that_it_was_computed(tmp_path: Path) -> None:

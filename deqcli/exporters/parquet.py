@@ -90,9 +90,11 @@ def _axis(values: pd.Series[Any]) -> pd.Series[Any]:
 
 
 def _as(kind: type, values: pd.Series[Any]) -> pd.Series[Any]:
-    if kind in KINDS:
-        return values.astype(KINDS[kind][bool(values.isna().any())])
-    return values.map(cell, na_action="ignore").astype(object)
+    if kind not in KINDS:
+        return values.map(cell, na_action="ignore").astype(object)
+    dtype: Any = KINDS[kind][bool(values.isna().any())]
+    found: pd.Series[Any] = values.astype(dtype)
+    return found
 
 
 def _metadata(gathered: Gathered) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from matplotlib.axes import Axes
@@ -61,6 +62,15 @@ class Cell:
         return any(self.panel.styles[curve] == style for curve in self.points["curve"].unique())
 
 
+class Drawn(Figure):
+    """A figure that a notebook shows by itself, whatever its matplotlib is set to."""
+
+    def _repr_png_(self) -> bytes:
+        with BytesIO() as png:
+            self.savefig(png, format="png", dpi=150)
+            return png.getvalue()
+
+
 def across(size: Size | None) -> int:
     """How many panels find room side by side."""
     return MOST_ACROSS if size is None else max(1, int(size[0] / LEAST_WIDTH))
@@ -78,7 +88,7 @@ def sheet(
     columns = max(map(len, rows))
     width, height = size or (PANEL_WIDTH * columns, None)
     engine = ConstrainedLayoutEngine()
-    figure = Figure(figsize=(width, height or 1.0), layout=engine)
+    figure = Drawn(figsize=(width, height or 1.0), layout=engine)
     grid = figure.add_gridspec(len(rows), columns)
     axes = [[figure.add_subplot(grid[i, j]) for j in range(len(row))] for i, row in enumerate(rows)]
     drawn = [pair for pairs in map(zip, axes, rows) for pair in pairs]

@@ -64,7 +64,7 @@ def gather(sources: Sequence[Stored]) -> Gathered:
     axes = _axes(sources)
     tables = {name: _joined([_table(source, name) for source in sources], name) for name in TABLES}
     if len(sources) > 1 and axes:
-        values = _values(sources, axes)
+        values = _values(sources)
         for table in tables.values():
             for key in axes:
                 table[key] = table["run_id"].map({run: own.get(key) for run, own in values.items()})
@@ -107,9 +107,14 @@ def flattened(section: Mapping[str, Any], above: str = "") -> Iterator[tuple[str
             yield f"{above}{key}", value
 
 
-def _values(sources: Sequence[Stored], axes: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """The value of each run on each axis."""
-    return {run.manifest.id: dict(flattened(run.recipe)) for source in sources for run in source.runs()}
+def _values(sources: Sequence[Stored]) -> dict[str, dict[str, Any]]:
+    """The value of each run on each axis, a list as text."""
+    runs = [run for source in sources for run in source.runs()]
+    return {run.manifest.id: {key: _single(value) for key, value in flattened(run.recipe)} for run in runs}
+
+
+def _single(value: object) -> object:
+    return str(value) if isinstance(value, list) else value
 
 
 def _table(source: Stored, name: str) -> pd.DataFrame:

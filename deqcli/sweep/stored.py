@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 RUN, SWEEP = "run", "sweep"
+WORDS = ("run_id", "recipe", "dataset", "activation", "status", "error")
+"""Columns that are text even where it looks like a number: a recipe may be called 007."""
+
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,8 @@ class Stored:
         """
         import pandas as pd
 
-        return pd.read_csv(io.BytesIO(self._lines(name)))
+        words = dict.fromkeys(WORDS, "str")
+        return pd.read_csv(io.BytesIO(self._lines(name)), dtype=words, keep_default_na=False, na_values=[""])
 
     def rows(self, name: str) -> list[dict[str, str]]:
         """The same as text, every digit of it, and without pandas. Raises: CorruptArtefact."""
