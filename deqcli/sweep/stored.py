@@ -24,7 +24,6 @@ WORDS = ("run_id", "recipe", "dataset", "activation", "status", "error")
 """Columns that are text even where it looks like a number: a recipe may be called 007."""
 
 
-
 @dataclass(frozen=True)
 class Stored:
     """A run, a sweep, a check or a prediction, as its folder tells it."""
