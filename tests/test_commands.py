@@ -1,9 +1,9 @@
 """Every command of the README and of docs/ is run, page by page, and prints what the page says.
 
 In a fence marked `console`, lines that begin with `$ ` are commands and the others what they print on standard output
-(and standard error, of one that fails), where a line `...` stands for any lines. Fences marked `sh` and `python` are run
-as they are; `<!-- long -->` above a fence has its deqcli commands checked with --dry-run. What belongs to another machine
-is marked otherwise. Numbers are compared to three digits: the last ones belong to a processor.
+(and standard error, of one that fails), where a line `...` stands for any lines. Fences marked `sh` and `python` are
+run as they are; `<!-- long -->` above a fence has its deqcli commands checked with --dry-run. What belongs to another
+machine is marked otherwise. Numbers are compared to three digits: the last ones belong to a processor.
 """
 
 from __future__ import annotations
