@@ -232,6 +232,7 @@ def test_figures_zoom_and_move_by_mouse_buttons_and_keys(visit: Open) -> None:
     page.keyboard.press("0")
     assert model(page, "loss", view) == whole
     page.get_by_label("moves").check()
+    x, y = middle(page, "loss")
     page.mouse.move(x, y)
     page.mouse.down()
     page.mouse.move(x - 100, y, steps=3)
@@ -287,6 +288,7 @@ def test_the_keyboard_reaches_every_control_in_the_order_of_the_page(visit: Open
     assert list(dict.fromkeys(sections)) == ["figures", "runs", "certificates", "recipe", "provenance"]
     assert {"INPUT", "BUTTON", "SELECT", "SUMMARY", "A"} <= {name for name, _, _ in seen}
     assert sum("Figure: " in name for _, _, name in seen) == len(DRAWN)
+    assert all(name for tag, _, name in seen if tag == "DIV")  # figures and boxes that scroll
     assert len(seen) > 60
     page.evaluate("window.scrollTo(0, 0)")
     page.locator("[data-key=width] input").first.focus()
