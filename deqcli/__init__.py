@@ -1,4 +1,11 @@
-"""deqcli: the experiment runner for the theory of over-parameterized deep equilibrium models."""
+"""deqcli: the experiment runner for the theory of over-parameterized deep equilibrium models.
+
+run = deqcli.train("quickstart", width=256)     one network; run.loss, run.spectral, run.plot()
+sweep = deqcli.sweep_width("quickstart")        many; sweep.runs, sweep.loss, sweep.plot("rescaled")
+deqcli.check_init, deqcli.predict               what the theory says before anything is trained
+deqcli.load(folder), deqcli.list_runs()         what was computed before
+deqcli.report(sweep), deqcli.export(run, "parquet")
+"""
 
 from __future__ import annotations
 
@@ -15,6 +22,11 @@ __all__ = [
     "Check", "Prediction", "Run", "Sweep", "check_init", "export", "list_runs", "load", "predict", "report",
     "sweep_status", "sweep_width", "train",
 ]  # fmt: skip
+
+
+def __dir__() -> list[str]:
+    """The API, for completion."""
+    return [*__all__, "__version__"]
 
 
 def __getattr__(name: str) -> object:

@@ -116,19 +116,17 @@ def export(
     Raises: Refused where the tool is not installed or something of somebody else's is in the way, CorruptArtefact.
     """
     from deqcli.exporters.export import export as write
-    from deqcli.loaded import Loaded
 
     given = runs if isinstance(runs, Sequence) and not isinstance(runs, str) else [runs]
-    folders = [each.folder if isinstance(each, Loaded) else Path(each) for each in given]
-    return write(folders, to, None if out is None else str(out), on_item)
+    return write(_folders(given), to, None if out is None else str(out), on_item)
 
 
 def report(
-    *paths: str | os.PathLike[str], out: str | os.PathLike[str] | None = None, title: str | None = None,
-    figures: Sequence[str] | None = None, formats: Sequence[str] = ("png", "svg", "pdf"), size: str | None = None,
+    *paths: str | os.PathLike[str] | Loaded, out: str | os.PathLike[str] | None = None, title: str | None = None,
+    figures: str | Sequence[str] | None = None, formats: Sequence[str] = ("png", "svg", "pdf"), size: str | None = None,
     root: str | os.PathLike[str] = OUT,
 ) -> Report:  # fmt: skip
-    """Write one HTML page of the runs and sweeps in these folders, and the figures for a paper beside it.
+    """Write one HTML page of runs and sweeps, loaded ones or by their folders, and the figures for a paper beside it.
 
     `out` is a folder, or the file of the page (None: the folder of the run or sweep, of several <root>/reports/<hash>);
     `figures` are names (None: all of them, []: the page alone), `size` is inches or a venue, as for `parse_size`.
@@ -136,9 +134,15 @@ def report(
     """
     from deqcli.show.report import ReportOptions, write_report
 
-    where = None if out is None else Path(out)
-    options = ReportOptions(where, Path(root), title, figures, formats, size)
-    return write_report([Path(path) for path in paths], options)
+    where, wanted = None if out is None else Path(out), [figures] if isinstance(figures, str) else figures
+    options = ReportOptions(where, Path(root), title, wanted, formats, size)
+    return write_report(_folders(paths), options)
+
+
+def _folders(given: Sequence[str | os.PathLike[str] | Loaded]) -> list[Path]:
+    from deqcli.loaded import Loaded
+
+    return [each.folder if isinstance(each, Loaded) else Path(each) for each in given]
 
 
 def sweep_width(

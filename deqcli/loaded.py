@@ -68,7 +68,8 @@ class Loaded:
         """Name, state, folder and a table, for notebooks."""
         rows = self._rows()
         more = f"<p>and {len(rows) - MOST_ROWS} more rows</p>" if len(rows) > MOST_ROWS else ""
-        head = f"{self.kind} {self.manifest.id}: {self.status}"
+        why = f" ({self.manifest.error})" if self.manifest.error else ""
+        head = f"{self.kind} {self.manifest.id}: {self.status}{why}"
         return (
             f"<p><b>{html.escape(head)}</b><br><code>{html.escape(str(self.folder))}</code></p>"
             f"{rows.head(MOST_ROWS).to_html(border=0, index=False, na_rep='-')}{more}"

@@ -78,6 +78,10 @@ def ending(run: Row) -> str:
     steps = run.sections.get("train.steps")
     if run.status == COMPLETE:
         return f"complete, {counted(run.step or 0, 'step')}"
+    if run.error and run.error.startswith(run.status):
+        return run.error
+    if run.error and run.error.startswith(f"step {run.step}:"):
+        return f"{run.status}: {run.error}"
     where = "before its first step" if run.step is None else f"at step {run.step} of {steps}"
     who = f", by {owner(run.folder)}" if run.status == RUNNING else ""
     return f"{run.status} {where}{who}" + (f": {run.error}" if run.error else "")

@@ -64,12 +64,15 @@ def _show(screen: Screen, written: Report) -> None:
         screen.say(line)
     if written.figures:
         screen.say(f"Figures: {written.figures[0].parent} ({len(written.figures)} files)")
+    if written.empty:
+        screen.say(f"Nothing to draw, since no run has numbers for it: {', '.join(written.empty)}")
     screen.say(f"Page:    {written.page}")
     screen.document(
         {
             "page": str(written.page),
             "bytes": written.page.stat().st_size,
             "figures": [str(figure) for figure in written.figures],
+            "empty": list(written.empty),
             "runs": written.runs,
             "unfinished": list(written.unfinished),
             "verdicts": [vars(verdict) for verdict in written.verdicts],

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
-from deqcli.runs.folder import COMPLETE
+from deqcli.runs.folder import COMPLETE, FAILED
 from deqcli.show.console import number
 from deqcli.show.verdicts import CONCLUSIONS, Results, Verdict, out_of, run_verdicts, share
 
@@ -87,7 +87,7 @@ class Findings:
     @cached_property
     def verdicts(self) -> list[Verdict]:
         """Did the loss reach what was predicted, did (i), (ii), (iii) hold, how far is Condition 1?"""
-        return [_prediction(self.deviations), *self._conclusions(), _condition_1(self.slacks)]
+        return [_prediction(self.deviations, self.failed), *self._conclusions(), _condition_1(self.slacks)]
 
     def _conclusions(self) -> Iterator[Verdict]:
         if len(self.outcomes) == 1:
@@ -113,15 +113,21 @@ class Findings:
 
     @cached_property
     def deviations(self) -> dict[str, Deviation]:
-        """The loss beside the predicted one, of each run of which a step has both."""
+        """The loss beside the predicted one, of each run of which a step after the first has both."""
         import numpy as np
 
         measured = self.gathered.loss[["run_id", "step", "loss"]]
         predicted = self.gathered.prediction[["run_id", "step", "loss"]].rename(columns={"loss": "predicted"})
         both = measured.merge(predicted, on=["run_id", "step"])
-        both = both[(both["loss"] > 0) & (both["predicted"] > 0)]
+        both = both[(both["loss"] > 0) & (both["predicted"] > 0) & (both["step"] > 0)]
         both = both.assign(decades=np.log10(both["loss"]) - np.log10(both["predicted"]))
         return {str(run): Deviation.of(rows) for run, rows in both.groupby("run_id", sort=False)}
+
+    @cached_property
+    def failed(self) -> set[str]:
+        """The runs that failed: whatever their rows say up to there, they did not reach what was predicted."""
+        runs = self.gathered.runs
+        return set(runs[runs["status"] == FAILED]["run_id"])
 
     @cached_property
     def slacks(self) -> dict[str, Slack]:
@@ -136,11 +142,16 @@ class Findings:
         runs = self.gathered.runs
         last = self.gathered.all_losses.groupby("run_id")["step"].max()
         return [
-            f"{row['run_id']} {row['status']}"
-            + (f", at step {last[row['run_id']]}" if row["run_id"] in last.index else "")
-            + (f": {row['error']}" if isinstance(row["error"], str) and row["error"] else "")
+            f"{row['run_id']} {_ended(row['status'], last.get(row['run_id']), row['error'])}"
             for row in runs[runs["status"] != COMPLETE].to_dict("records")
         ]
+
+
+def _ended(status: str, step: int | None, error: object) -> str:
+    """`failed: why`, which tells the step; `interrupted at step 9 of 20`; `running, at step 7`."""
+    if isinstance(error, str) and error:
+        return error if error.startswith(status) else f"{status}: {error}"
+    return status if step is None else f"{status}, at step {step}"
 
 
 def so_far(
@@ -179,28 +190,32 @@ def _extreme(name: str, values: pd.Series[float] | None, largest: bool) -> Resul
     return {name: float(known.iloc[place]), f"{name}_step": int(known.index[place])}
 
 
-def _prediction(found: Mapping[str, Deviation]) -> Verdict:
-    """Did the loss reach what was predicted from H(0)?"""
+def _prediction(found: Mapping[str, Deviation], failed: Collection[str]) -> Verdict:
+    """Did the loss reach what was predicted from H(0)? A run that failed did not."""
     claim = "loss as predicted"
     if not found:
-        return Verdict(claim, "unknown", "nothing to compare (no step has a loss and a prediction)")
-    reached = sum(each.final <= REACHED for each in found.values())
+        why = "the run failed" if len(failed) == 1 else "the runs failed"
+        if failed:
+            return Verdict(claim, "no", f"not reached ({why} before a step could be compared)")
+        return Verdict(claim, "unknown", "nothing to compare (no step after the first has a loss and a prediction)")
+    reached = sum(each.final <= REACHED and run not in failed for run, each in found.items())
     far = max(found, key=lambda run: abs(found[run].largest))
     way = f"furthest apart on the way: {apart(found[far].largest)}"
-    if len(found) == 1:
+    if len({*found, *failed}) == 1:
         (own,) = found.values()
         ends = f"{number(own.loss)} at step {own.step}, predicted from H(0) {number(own.predicted)}"
         text = (
             f"{'reached' if reached else 'not reached'} ({ends}: {apart(own.final)}); {way}, at step {own.largest_step}"
         )
         return Verdict(claim, "yes" if reached else "no", text)
+    total = {*found, *failed}
     last = max(found, key=lambda run: abs(found[run].final))
     text = (
-        f"reached, up to {REACHED} decades ({100 * (10**REACHED - 1):.0f} %), by {out_of(reached, len(found))}; "
+        f"reached, up to {REACHED} decades ({100 * (10**REACHED - 1):.0f} %), by {out_of(reached, len(total))}; "
         f"furthest apart at the end: {apart(found[last].final)} ({last}); {way} "
         f"({far} at step {found[far].largest_step})"
     )
-    return Verdict(claim, share(reached, len(found)), text)
+    return Verdict(claim, share(reached, len(total)), text)
 
 
 def apart(decades: float) -> str:

@@ -87,10 +87,24 @@ def _losses(gathered: Gathered) -> pd.DataFrame:
     most = FAR_ABOVE * float(measured["value"].max()) if len(measured) else 0.0
     others = {
         PREDICTED: _valued(gathered.prediction, "loss", positive=True),
-        BOUND: _valued(gathered.spectral, "loss_bound", positive=True),
+        BOUND: _bounds(gathered),
     }
     seen = {name: rows[rows["value"] <= most] for name, rows in others.items()}
     return _stacked(gathered, {MEASURED: measured, **seen})
+
+
+def _bounds(gathered: Gathered) -> pd.DataFrame:
+    """(1 - eta lambda_0/2)^step Phi(0) at the steps of loss.csv, from its first and last value in spectral.csv."""
+    import numpy as np
+
+    known = gathered.spectral[gathered.spectral["loss_bound"] > 0].sort_values("step", kind="stable")
+    first, last = (known.drop_duplicates("run_id", keep=each).set_index("run_id") for each in ("first", "last"))
+    steps = (last["step"] - first["step"]).where(lambda count: count > 0, 1)
+    logs = [np.log(each["loss_bound"].to_numpy()) for each in (first, last.loc[first.index])]
+    fall = (logs[1] - logs[0]) / steps.loc[first.index]
+    rows = gathered.loss[gathered.loss["run_id"].isin(first.index)]
+    start, rate = (rows["run_id"].map(each) for each in (first["loss_bound"], fall))
+    return _valued(rows.assign(bound=start * np.exp(rate * rows["step"])), "bound", positive=True)
 
 
 def _spectral_norms(gathered: Gathered) -> pd.DataFrame:

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from deqcli.errors import Refused
 from deqcli.runs.files import MANIFEST, replace_file, replace_text
 from deqcli.runs.folder import any_manifest
 from deqcli.show.findings import Findings
@@ -42,22 +43,29 @@ class ReportOptions:
 
 @dataclass(frozen=True)
 class Report:
-    """What was written, and what it says at its top; `unfinished` has a line for each run that is not complete."""
+    """What was written, and what it says at its top.
+
+    `unfinished` has a line for each run that is not complete, `empty` the figures for which no run has numbers.
+    """
 
     page: Path
     figures: list[Path]
     runs: list[str]
     verdicts: list[Verdict]
     unfinished: Sequence[str]
+    empty: Sequence[str]
 
 
 def write_report(paths: Sequence[Path], options: ReportOptions) -> Report:
     """Write the page, and the figures, of runs and sweeps. No file that a manifest vouches for is touched.
 
-    The same folders give the same bytes. Raises: Refused (a folder, a figure, a size), CorruptArtefact, OSError.
+    The same folders, in whatever order, give the same bytes.
+    Raises: Refused (no folder, a folder, a figure, a size), CorruptArtefact, OSError.
     """
     from deqcli.show.page.render import page_html
 
+    if not paths:
+        raise Refused("no folder of a run or a sweep is named")
     names = known_names(options.figures)
     wanted = FigureOptions(options.formats, None if options.size is None else parse_size(options.size), options.title)
     findings = Findings(gather(_each_once(paths)))
@@ -67,7 +75,8 @@ def write_report(paths: Sequence[Path], options: ReportOptions) -> Report:
     figures = _write_figures(gathered, page.parent, names, wanted, options.size) if names else []
     replace_text(page, page_html(findings, options.title))
     runs = [str(run) for run in gathered.runs["run_id"]]
-    return Report(page, figures, runs, findings.verdicts, findings.unfinished)
+    empty = [name for name in names if not any(figure.stem == name for figure in figures)]
+    return Report(page, figures, runs, findings.verdicts, findings.unfinished, empty)
 
 
 def _each_once(paths: Sequence[Path]) -> list[Stored]:
@@ -75,7 +84,7 @@ def _each_once(paths: Sequence[Path]) -> list[Stored]:
     for path in paths:
         stored = open_stored(path)
         found.setdefault(stored.folder.resolve(), stored)
-    return list(found.values())
+    return sorted(found.values(), key=lambda stored: (stored.manifest.recipe, stored.manifest.id))
 
 
 def _place(gathered: Gathered, options: ReportOptions) -> Path:

@@ -46,6 +46,8 @@ class Conclusion:
 
     def unknown(self, results: Results) -> str:
         """Why there is nothing to show."""
+        if self.name == "max_loss_over_bound" and not results.get("steps"):
+            return "no step was made"
         return "lambda_0 is 0" if results["lambda_0"] == 0 else f"{self.what} is not defined"
 
     def verdict(self, results: Results) -> Verdict:

@@ -103,7 +103,9 @@ def open_stored(path: Path) -> Stored:
     if not folder.exists():
         raise Refused(f"there is no folder {path}")
     if not (folder / files.MANIFEST).is_file():
-        raise Refused(f"{path} is no folder of a run, sweep, check or prediction: it has no {files.MANIFEST}")
+        below = next(iter(sorted(folder.glob(f"**/{files.MANIFEST}"))), None)
+        hint = "" if below is None else f"; below it there is {below.parent}, for one"
+        raise Refused(f"{path} is no folder of a run, sweep, check or prediction: it has no {files.MANIFEST}{hint}")
     return Stored(folder, any_manifest(folder))
 
 

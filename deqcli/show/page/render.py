@@ -15,6 +15,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 import deqcli
+from deqcli.recipe.axes import order
 from deqcli.runs import files
 from deqcli.runs.folder import COMPLETE
 from deqcli.show.console import number
@@ -127,7 +128,7 @@ class _Common:
 
 def listed(column: pd.Series[Any]) -> str:
     """The values of a column: each, or how many there are between which."""
-    known = [None if pd.isna(each) else each for each in column.drop_duplicates()]
+    known = sorted((None if pd.isna(each) else each for each in column.drop_duplicates()), key=order)
     if len(known) <= MOST_NAMED or not all(isinstance(each, (int, float)) for each in known):
         return ", ".join(words(each) for each in known)
     low, high = column.min(), column.max()

@@ -224,15 +224,28 @@
         const xs = this.timed ? array(x).map((step) => step * run.scale) : array(x);
         const curve = { run, kind, xs, ys: array(y), colour: shade(run.values[chosen.by]) };
         this.curves.push(curve);
-        parts[kind].xs.push(curve.xs);
-        parts[kind].ys.push(curve.ys);
-        parts[kind].colour.push(curve.colour);
+      }
+      const [low, high] = this.extent("x");
+      for (const curve of this.curves) {
+        const [xs, ys] = this.drawable(curve, high - low || 1);
+        parts[curve.kind].xs.push(xs);
+        parts[curve.kind].ys.push(ys);
+        parts[curve.kind].colour.push(curve.colour);
       }
       this.style();
       parts.forEach((part, kind) => { this.get(`source_${kind}`).data = part; });
       this.get("x_axis").axis_label = this.timed ? data.time : this.panel.x;
       this.leave();
       if (!this.zoomed) this.fit();
+    }
+
+    // a curve of which one point can be seen is a short dash there: a line without length would be nothing
+    drawable({ xs, ys }, span) {
+      const seen = [...xs.keys()].filter((i) => !this.log.x || xs[i] > 0);
+      if (seen.length !== 1) return [xs, ys];
+      const [at, y] = [along[this.log.x](xs[seen[0]]), ys[seen[0]]];
+      const of = back[this.log.x];
+      return [[of(at - 0.015 * span), of(at + 0.015 * span)], [y, y]];
     }
 
     style() {
