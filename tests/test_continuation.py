@@ -124,7 +124,9 @@ def assert_confirmed_are_true(found: list[Solve]) -> None:
     for each in found:
         if each.solution.confirmed and each.solution.status is not Status.DIVERGED:
             tolerance = TIGHT[each.dtype]
-            assert each.solution.residual == pytest.approx(each.true * tolerance, rel=1e-3, abs=2 * ROUNDING[each.dtype])
+            assert each.solution.residual == pytest.approx(
+                each.true * tolerance, rel=1e-3, abs=2 * ROUNDING[each.dtype]
+            )
             assert (each.solution.status is Status.CONVERGED) == (each.solution.residual <= tolerance)
             assert each.solution.status is not Status.CONVERGED or each.true <= ALLOWANCE
 

@@ -369,7 +369,7 @@ def test_texts_of_others_stay_texts(made_up: Path, tmp_path: Path) -> None:
     assert not page.all("img")
     assert page.all("h1")[0].text == HOSTILE
     assert page.data["keys"][2] == {"name": "data.path", "values": [HOSTILE, "b"]}
-    assert f"{runs['run_id'][0]} failed, at step 60: {HOSTILE}" in [each.text for each in page.all("li")]
+    assert f"{runs['run_id'][0]} failed: {HOSTILE}" in [each.text for each in page.all("li")]
     assert json.loads(str(in_script({"a": HOSTILE}))) == {"a": HOSTILE}
 
 
@@ -412,7 +412,7 @@ def test_colours_stand_out_from_the_page() -> None:
 def test_long_lists_of_values_are_ranges() -> None:
     assert listed(pd.Series([1, 2, 2])) == "1, 2"
     assert listed(pd.Series(range(20))) == "0 to 19, 20 values"
-    assert listed(pd.Series(["a", None])) == "a, -"
+    assert listed(pd.Series(["a", None])) == "-, a"
 
 
 def test_a_table_says_what_it_leaves_out_and_keeps_full_numbers() -> None:
@@ -473,7 +473,7 @@ def test_a_run_that_was_killed_is_shown_as_far_as_it_is(trained: Path, tmp_path:
 def test_a_run_that_failed_is_named_with_its_error(trained: Path, tmp_path: Path) -> None:
     place = copied(trained, tmp_path, status=FAILED, error="step 25: the loss is <b>inf</b>", results={})
     written = write_report([place], ReportOptions(figures=[]))
-    assert written.unfinished == [f"{place.name} failed, at step 25: step 25: the loss is <b>inf</b>"]
+    assert written.unfinished == [f"{place.name} failed: step 25: the loss is <b>inf</b>"]
     assert "the loss is &lt;b&gt;inf&lt;/b&gt;" in written.page.read_text()
 
 
@@ -487,7 +487,7 @@ def test_a_run_of_which_nothing_converged_has_a_page_without_figures(trained: Pa
     assert not page.all("figure")
     assert page.source.count("there is nothing to draw") == len(DRAWN)
     assert [str(verdict) for verdict in Findings(empty).verdicts] == [
-        "loss as predicted: nothing to compare (no step has a loss and a prediction)",
+        "loss as predicted: not reached (the run failed before a step could be compared)",
         "Condition 1: nothing to show (no draw was certified)",
     ]
     assert f"{trained.name} failed: diverged" in [each.text for each in page.all("li")]
@@ -500,6 +500,57 @@ def digests(folder: Path) -> dict[str, str]:
     """SHA-256 of every file by name."""
     files = (path for path in sorted(folder.rglob("*")) if path.is_file())
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_a_page_does_not_outlive_what_it_tells_of(trained: Path, tmp_path: Path) -> None:
+    recipe(tmp_path)
+    given = (str(tmp_path / "recipe.yaml"), "train.steps=1")
+    run = deqcli.train(*given, out=tmp_path, device="cpu")
+    page = deqcli.report(run, figures=[]).page
+    assert page == run.folder / "report.html"
+    deqcli.train(*given, out=tmp_path, device="cpu")
+    assert page.exists()
+    deqcli.train(*given, out=tmp_path, device="cpu", force=True)
+    assert not page.exists()
+
+
+def test_a_run_that_failed_did_not_reach_what_was_predicted(made_up: Path) -> None:
+    whole = gathered_of(made_up)
+    failed = replace(whole, runs=whole.runs.assign(status=["failed", *["complete"] * 3]))
+    before, after = (Findings(each).verdicts[0] for each in (whole, failed))
+    assert (before.state, after.state) == ("yes", "partly")
+    assert "by all 4 runs" in before.text
+    assert "by 3 of 4 runs" in after.text
+
+
+def test_the_first_step_is_not_compared_with_its_own_prediction(made_up: Path) -> None:
+    whole = gathered_of(made_up)
+    first = replace(whole, all_losses=whole.all_losses[whole.all_losses["step"] == 0])
+    assert Findings(first).verdicts[0].state == "unknown"
+    assert [each.unknown({"lambda_0": 0.0, "steps": 0}) for each in CONCLUSIONS[1:]] == [
+        "lambda_0 is 0",
+        "no step was made",
+    ]
+
+
+def test_folders_in_any_order_give_the_same_page(trained: Path, made_up: Path, tmp_path: Path) -> None:
+    pages = [
+        write_report(folders, ReportOptions(out=tmp_path / str(index), figures=[])).page.read_bytes()
+        for index, folders in enumerate(([trained, made_up], [made_up, trained]))
+    ]
+    assert pages[0] == pages[1]
+    with pytest.raises(Refused, match="no folder"):
+        write_report([], ReportOptions())
+
+
+def test_the_bound_is_drawn_at_every_step_that_has_a_loss(trained: Path) -> None:
+    gathered = gathered_of(trained)
+    rows = PANELS["loss"].curves(gathered)
+    bound = rows[rows["curve"] == "bound of Theorem 1"].set_index("step")["value"]
+    known = gathered.spectral.set_index("step")["loss_bound"]
+    assert list(bound.index) == gathered.loss["step"].tolist()
+    assert len(known) < len(bound)
+    assert np.allclose(bound[known.index], known, rtol=1e-12)
 
 
 def test_what_a_manifest_vouches_for_is_left_as_it_is(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ STARTED = (files.RECIPE, files.CERTIFICATES, files.PREDICTION)
 """What the draw decides, written once."""
 
 RESULT_FILES = (*STARTED, files.LOSS, files.SPECTRAL, files.TIMING, files.CHECKPOINT)
-OWN_FILES = (*RESULT_FILES, files.LOG)
+OWN_FILES = (*RESULT_FILES, files.LOG, files.REPORT)
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class Attempt:
     def start(self) -> tuple[Network, Tensor]:
         """Say that the folder is being worked in; the network at a solved step and its prediction error."""
         if self.resumed is not None:
-            clear(self.folder, [])
+            clear(self.folder, [files.REPORT])  # it would tell of fewer steps
             self._compare(self.resumed)
             write_manifest(self.folder, self.manifest)
             self.enter("reading the checkpoint")

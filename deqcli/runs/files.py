@@ -18,7 +18,7 @@ from deqcli.recipe.reading import scalar
 
 RECIPE, MANIFEST, LOG, CHECKPOINT = "recipe.yaml", "manifest.json", "run.log", "checkpoint.safetensors"
 LOSS, SPECTRAL, TIMING, CERTIFICATES, RUNS = "loss.csv", "spectral.csv", "timing.csv", "certificates.csv", "runs.csv"
-PREDICTION = "prediction.csv"
+PREDICTION, REPORT = "prediction.csv", "report.html"
 LOCK, OWNER = ".lock", ".owner"
 TEMPORARY = ".partial"
 

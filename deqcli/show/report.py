@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from deqcli.errors import Refused
-from deqcli.runs.files import MANIFEST, replace_file, replace_text
+from deqcli.runs.files import MANIFEST, REPORT, replace_file, replace_text
 from deqcli.runs.folder import any_manifest
 from deqcli.show.findings import Findings
 from deqcli.show.paper import FORMATS, FigureOptions, known_names, parse_size
@@ -19,7 +19,6 @@ from deqcli.show.verdicts import Verdict
 from deqcli.sweep.gather import Gathered, gather
 from deqcli.sweep.stored import Stored, open_stored
 
-PAGE = "report.html"
 FIGURES = "figures"
 TITLED = "titled"
 """The folder of figures that differ by their title alone."""
@@ -89,11 +88,11 @@ def _each_once(paths: Sequence[Path]) -> list[Stored]:
 
 def _place(gathered: Gathered, options: ReportOptions) -> Path:
     if options.out is not None:
-        return options.out if options.out.suffix.lower() in (".html", ".htm") else options.out / PAGE
+        return options.out if options.out.suffix.lower() in (".html", ".htm") else options.out / REPORT
     if len(gathered.sources) == 1:
-        return gathered.sources[0].folder / PAGE
+        return gathered.sources[0].folder / REPORT
     runs = "\n".join(sorted(gathered.runs["run_id"]))
-    return options.root / "reports" / hashlib.sha256(runs.encode()).hexdigest()[:8] / PAGE
+    return options.root / "reports" / hashlib.sha256(runs.encode()).hexdigest()[:8] / REPORT
 
 
 def _write_figures(

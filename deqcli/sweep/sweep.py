@@ -112,7 +112,7 @@ def sweep(recipe: Recipe, out: Path, options: SweepOptions) -> SweepEnd:
         for variant in recipe.variants:
             variant.data.load()  # refused once, and not by every worker
     with StopSignals().installed(), locked(folder):
-        clear(folder, [])
+        clear(folder, [files.REPORT])  # it would tell of the tables before
         note(folder, recipe, RUNNING)  # first of all: a folder with anything else and no manifest is not ours
         files.replace_text(folder / files.RECIPE, files.recipe_text(recipe))
         try:
