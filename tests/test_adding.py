@@ -157,6 +157,7 @@ def redirected(words: list[str]) -> tuple[list[str], str | None]:
     return words[1 : words.index(">")], words[-1]
 
 
+@pytest.mark.docs
 def test_all_pages_together(tmp_path: Path) -> None:
     """Their commands, but for those that take a shell or long, and then their tests, all in one process."""
     folder = copy_of_the_checkout(tmp_path / "checkout")

@@ -167,7 +167,7 @@ def test_the_figures_have_a_part_for_each_combination_with_comparable_axes(done:
         ["num_samples 3, sigma_w_sq 0.05", "num_samples 4, sigma_w_sq 0.05"],
     ]
     assert {len(part.of(gathered.loss)) for row in parts for part in row} == {4 * 5}
-    assert len(done[1].figures) == 8
+    assert len(done[1].figures) == 6
 
 
 def test_a_cell_is_called_by_all_that_tells_it_from_the_others(tmp_path: Path) -> None:

@@ -28,8 +28,8 @@ from deqcli.show.style import FOLDER, plain, save, styled, titled
 from deqcli.sweep.gather import Gathered, gather
 from deqcli.sweep.stored import open_stored
 
-AT_THE_END = ("figure-1", "rescaled")
-"""What a sweep draws when it ends: PDF takes longer than all the rest, so the others wait until somebody asks."""
+AT_THE_END, FORMATS_AT_THE_END = ("figure-1", "rescaled"), ("png", "svg")
+"""What a sweep draws when it ends. The other figures, and PDF, which takes as long as the rest, wait to be asked for."""
 
 AVERAGED_AT = {"time": "step", "eigenvalue": "index"}
 """The column whose equal values are averaged, where it is not the horizontal one."""
@@ -43,7 +43,8 @@ def draw_figures(sweep_folder: Path) -> Sequence[str]:
 
     Nothing is drawn of a sweep in which no row converged. Raises: CorruptArtefact, OSError.
     """
-    return write_figures(gather([open_stored(sweep_folder)]), sweep_folder, FigureOptions(), AT_THE_END)
+    gathered = gather([open_stored(sweep_folder)])
+    return write_figures(gathered, sweep_folder, FigureOptions(FORMATS_AT_THE_END), AT_THE_END)
 
 
 def write_figures(
