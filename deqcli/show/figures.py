@@ -29,7 +29,7 @@ from deqcli.sweep.gather import Gathered, gather
 from deqcli.sweep.stored import open_stored
 
 AT_THE_END, FORMATS_AT_THE_END = ("figure-1", "rescaled"), ("png", "svg")
-"""What a sweep draws when it ends; the other figures, and PDF, which takes as long as the rest, wait to be asked for."""
+"""What a sweep draws when it ends; other figures, and PDF, which takes as long as the rest, wait to be asked for."""
 
 AVERAGED_AT = {"time": "step", "eigenvalue": "index"}
 """The column whose equal values are averaged, where it is not the horizontal one."""
