@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 import sqlite3
 import sys
@@ -27,6 +28,8 @@ from deqcli.sweep.sweep import SweepOptions
 from deqcli.sweep.sweep import sweep as run_sweep
 from tests.made_up import write_sweep
 from tests.runs import SMALL, recipe
+from tests.test_commands import Command, transcripts
+from tests.test_commands import run as run_command
 
 AXIS = "sweep.over={train.learning_rate: [auto, 50.0]}"
 TABLES = ("loss", "spectral", "certificates", "prediction", "runs")
@@ -525,3 +528,18 @@ def test_every_tool_is_in_the_help_and_has_an_extra() -> None:
 def test_no_password_is_shown() -> None:
     assert shown("https://me:secret@host:5000/x") == "https://host:5000/x"
     assert shown("failed at http://a:b@c and http://d") == "failed at http://c and http://d"
+
+
+def test_what_the_page_about_exports_shows_runs(tmp_path: Path) -> None:
+    for needed in ("pyarrow", "tensorboard", "mlflow"):
+        pytest.importorskip(needed, reason=f"{needed} is of the extra `export`: make test-export")
+    page = (Path(__file__).parent.parent / "docs/export.md").read_text()
+    fences = re.findall(r"^```text\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    shown = [each for fence in fences for each in transcripts(fence, False) if "http://" not in each.text]
+    programs = [fence for fence in fences if "import " in fence]
+    assert (len(shown), len(programs)) == (3, 2)
+    given = [Command("deqcli sweep-width quickstart --quiet", None, False), *shown]
+    given += [Command(f"{sys.executable} - <<'END'\n{program}END\n", None, False) for program in programs]
+    for command in given:
+        done = run_command(command, tmp_path)
+        assert done.returncode == 0, f"{command.text}\n{done.stderr}"
