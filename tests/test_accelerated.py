@@ -75,11 +75,12 @@ def test_near_critical_networks_that_exhaust_plain_iteration(rho: float, dtype: 
 
 
 @every_kind
-def test_no_status_is_a_lie(kind: str) -> None:
-    """180 random networks with 2 to 400 products; every kind of end that there is for finite input."""
-    statuses = [honest(KINDS[kind](), seed) for seed in range(180)]
-    assert statuses.count(Status.CONVERGED) >= 25
-    assert statuses.count(Status.EXHAUSTED) >= 30
+@pytest.mark.parametrize("count", [60, pytest.param(180, marks=pytest.mark.slow)])
+def test_no_status_is_a_lie(kind: str, count: int) -> None:
+    """Random networks with 2 to 400 products; every kind of end that there is for finite input."""
+    statuses = [honest(KINDS[kind](), seed) for seed in range(count)]
+    assert statuses.count(Status.CONVERGED) >= count // 8
+    assert statuses.count(Status.EXHAUSTED) >= count // 6
 
 
 @every_kind

@@ -82,7 +82,7 @@ def harassed(command: Going, seconds: float, victims: Iterator[str], chance: ran
             return count
 
 
-@pytest.mark.parametrize("kills", [5, pytest.param(100, marks=FULL)])
+@pytest.mark.parametrize("kills", [3, pytest.param(100, marks=FULL)])
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_kills_at_random_times_change_no_byte(bench: Bench, tmp_path: Path, solver: str, kills: int) -> None:
     """Some in each folder, of what VICTIMS names, until the sweep is let alone."""

@@ -56,7 +56,7 @@ STARTED = (files.RECIPE, files.CERTIFICATES, files.PREDICTION)
 """What the draw decides, written once."""
 
 RESULT_FILES = (*STARTED, files.LOSS, files.SPECTRAL, files.TIMING, files.CHECKPOINT)
-OWN_FILES = (*RESULT_FILES, files.LOG, files.REPORT)
+OWN_FILES = (*RESULT_FILES, files.LOG)
 
 
 @dataclass(frozen=True)
