@@ -104,7 +104,7 @@ class Attempt:
             self.enter("reading the checkpoint")
             return self._resume(self._load())
         write_manifest(self.folder, self.manifest.model_copy(update={"fresh": True}))  # before anything is removed
-        clear(self.folder, OWN_FILES)
+        clear(self.folder, (*OWN_FILES, files.REPORT))
         write_manifest(self.folder, self.manifest)
         files.replace_text(self.folder / files.RECIPE, files.recipe_text(self.spec))
         return self._fresh()
