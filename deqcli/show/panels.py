@@ -103,7 +103,7 @@ def _bounds(gathered: Gathered) -> pd.DataFrame:
     logs = [np.log(each["loss_bound"].to_numpy()) for each in (first, last.loc[first.index])]
     fall = (logs[1] - logs[0]) / steps.loc[first.index]
     rows = gathered.loss[gathered.loss["run_id"].isin(first.index)]
-    start, rate = (rows["run_id"].map(each) for each in (first["loss_bound"], fall))
+    start, rate = (rows["run_id"].map(each).astype(float) for each in (first["loss_bound"], fall))
     return _valued(rows.assign(bound=start * np.exp(rate * rows["step"])), "bound", positive=True)
 
 
