@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,7 +25,7 @@ MOST_ROWS = 20
 
 
 @dataclass(frozen=True, repr=False)
-class Loaded:
+class Loaded(ABC):
     """A folder that deqcli left. Every table is checked against the SHA-256 of its manifest when it is read.
 
     A table that the folder does not have raises CorruptArtefact, as does one that was altered.
@@ -60,9 +61,9 @@ class Loaded:
     def __repr__(self) -> str:
         return f"<deqcli {self.kind} {self.manifest.id}: {self.status}, {self.folder}>"
 
+    @abstractmethod
     def _rows(self) -> pd.DataFrame:
         """What is worth a look in a notebook."""
-        raise NotImplementedError
 
     def _repr_html_(self) -> str:
         """Name, state, folder and a table, for notebooks."""

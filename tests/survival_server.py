@@ -121,6 +121,7 @@ def _serve(scratch: Path) -> None:
     """Answer questions, a line of JSON each, until there are no more."""
     versions = files.versions()
     files.git_commit, files.versions = lambda: None, lambda: versions  # no number depends on them, and they take time
+    sys.modules["pyarrow"] = None  # type: ignore[assignment]  # pandas takes it where it is, and it starts a thread
     _warm_up(str(scratch / "recipe.yaml"), scratch / "warm")
     gc.collect()
     gc.freeze()

@@ -17,7 +17,7 @@ from deqcli.errors import CorruptArtefact, Refused
 from deqcli.runs.folder import any_manifest, hashes, write_manifest
 from deqcli.runs.run import run
 from deqcli.show.compare_figure import draw_comparison
-from deqcli.show.curves import GREATEST_WIDTH, HEIGHT, LABEL, LEAST_WIDTH, Curve, overlaid
+from deqcli.show.overlay import GREATEST_WIDTH, HEIGHT, LABEL, LEAST_WIDTH, Curve, overlaid
 from deqcli.sweep.comparing import MARKS, Difference, Losses, compare, losses_of, parting, relative_difference
 from deqcli.sweep.stored import Stored, open_stored, stored_runs
 from tests.runs import recipe

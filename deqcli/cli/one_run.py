@@ -196,7 +196,7 @@ def command(run: Row, path: Path) -> str:
 
 
 def _curve(run: Row, columns: int) -> list[str]:
-    from deqcli.show.curves import Curve, overlaid
+    from deqcli.show.overlay import Curve, overlaid
     from deqcli.sweep.comparing import losses_of
 
     assert run.stored is not None

@@ -153,8 +153,8 @@ def compare(
 
 
 def _show_comparison(screen: Screen, comparison: Comparison) -> None:
-    from deqcli.show.curves import Curve, overlaid
     from deqcli.show.fitting import terminal_width
+    from deqcli.show.overlay import Curve, overlaid
     from deqcli.sweep.comparing import MARKS
 
     marks = list(MARKS[: len(comparison.runs)])
