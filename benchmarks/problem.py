@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from deqcli.api import resolve
-from deqcli.deq.network import Network, Params
+from deqcli.deq.model import Params
+from deqcli.deq.network import Network
 from deqcli.deq.spectral import gram, spectral_norm
 from deqcli.recipe.schema import Recipe
 from deqcli.runs.baseline import component, draw, tensors
@@ -85,10 +86,10 @@ class Problem:
         if self.rate is not None:
             return self.rate
         X, _ = self.data
-        network = Network(trainable_copy(self.params), X, component(self.recipe))
+        network = Network(trainable_copy(self.params), X, component(self.recipe, X.shape[0]))
         network.solve_equilibrium()
         network.solve_adjoint()
-        H = empirical_ntk(network, gram(network.Z), gram(X))
+        H = empirical_ntk(network.cell(0), gram(network.Z), X)
         return self.factor / spectral_norm(H)[0]
 
 

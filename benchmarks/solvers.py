@@ -15,7 +15,8 @@ from benchmarks.problem import trainable_copy
 from benchmarks.tables import Row, publish, say
 from deqcli.deq.activations import ACTIVATIONS
 from deqcli.deq.kinds import SolverOptions
-from deqcli.deq.network import Component, Network, Params
+from deqcli.deq.model import Component, Params
+from deqcli.deq.network import Network
 from deqcli.deq.solvers import Solution, Solver
 
 KINDS = ("picard", "continuation", "anderson", "newton", "auto")

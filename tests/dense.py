@@ -12,8 +12,9 @@ import numpy as np
 import torch
 
 from deqcli.deq.activations import ACTIVATIONS
-from deqcli.deq.initialisation import Draw, draw_gaussian
-from deqcli.deq.network import Component, Network, Params
+from deqcli.deq.initialisation import INITIALISATIONS, Draw
+from deqcli.deq.model import Component, Params
+from deqcli.deq.network import Network
 from deqcli.deq.solvers import Picard, Solver, Status
 from deqcli.theory.draw import SolvedDraw
 from deqcli.theory.initial import Sizes
@@ -53,7 +54,7 @@ def assumption_1_problem(
     """A draw (n, d, m) of Assumption 1 with sigma_w^2 = s, the readout times alpha and the labels times beta."""
     n, d, m = shape
     data = draw_problem(n, d, 1, seed=seed)
-    params = draw_gaussian(Draw(m, d, s, alpha, seed, torch.float64, torch.device("cpu")))
+    params = INITIALISATIONS["gaussian"](Draw(m, d, s, alpha, seed, torch.float64, torch.device("cpu")))
     return Problem(params.W.numpy(), params.U.numpy(), params.a.numpy(), data.X, beta * data.y)
 
 
@@ -338,4 +339,4 @@ def solved_draw(shape: tuple[int, int, int], s: float, scale: float = 1.0, seed:
     n, d, m = shape
     drawn, data = Draw(m, d, s, scale, seed, torch.float64, torch.device("cpu")), draw_problem(n, d, 1)
     component = Component(ACTIVATIONS["relu"], Picard())
-    return drawn, SolvedDraw.of(draw_gaussian(drawn), torch.tensor(data.X), torch.tensor(data.y), component)
+    return drawn, SolvedDraw.of(INITIALISATIONS["gaussian"](drawn), torch.tensor(data.X), torch.tensor(data.y), component)

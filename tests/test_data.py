@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pickle
+import re
 import zipfile
 from pathlib import Path
 
@@ -176,6 +177,10 @@ def changed(row: int, values: object) -> np.ndarray:
 NOT_FINITE, LABEL = "holds NaN or infinity", "times data.label_scale, is NaN or infinite"
 ZERO = "is zero and cannot be scaled to norm sqrt(d)"
 PARALLEL, CLOSE = "are parallel", "to within 1e-06 radians, which Assumption 2 excludes"
+OPPOSITE = (
+    f"{PARALLEL} (of opposite sign) {CLOSE}: with an odd activation (tanh, sin, erf, identity) lambda_* is exactly 0 "
+    "for it; data.antipodal: true accepts it"
+)
 BAD_ROWS = {
     "NaN": (changed(1, [0, np.nan, 0]), f"row 1 {NOT_FINITE}"),
     "infinity": (changed(2, [0, -np.inf, 0]), f"row 2 {NOT_FINITE}"),
@@ -184,7 +189,7 @@ BAD_ROWS = {
     "zero rows": (ROWS * [[0], [1], [0]], f"row 0 {ZERO} (and 1 more rows)"),
     "a row twice": (changed(2, ROWS[1]), f"row 1 and row 2 {PARALLEL} {CLOSE}"),
     "a scaled row": (changed(2, 7e-9 * ROWS[0]), f"row 0 and row 2 {PARALLEL} {CLOSE}"),
-    "an opposite row": (changed(2, -1e200 * ROWS[0]), f"row 0 and row 2 {PARALLEL} (of opposite sign) {CLOSE}"),
+    "an opposite row": (changed(2, -1e200 * ROWS[0]), f"row 0 and row 2 {OPPOSITE}"),
     "all the same": (np.ones((3, 3)), f"row 0 and row 1 {PARALLEL} {CLOSE}"),
     "one dimension": (ROWS[:, :1] + 1, f"row 0 and row 1 {PARALLEL} {CLOSE}"),
 }
@@ -213,6 +218,31 @@ def test_directions_just_apart_are_kept_and_just_too_close_refused(sign: float) 
     assert (kept.X[:, 0] != sign * kept.X[:, 1]).any()
     with pytest.raises(Refused, match="row 0 and row 1 are parallel"):
         make_dataset(rows(0.9 * PARALLEL_BELOW), LABELS[:2], "here")
+
+
+def test_antipodal_pairs_are_accepted_on_purpose_and_equal_rows_never() -> None:
+    rows = np.concatenate([ROWS, -2 * ROWS])
+    kept = make_dataset(rows, np.arange(6.0), "here", antipodal=True)
+    np.testing.assert_array_equal(kept.X[:, :3], -kept.X[:, 3:])
+    with pytest.raises(Refused, match=re.escape(f"here: row 0 and row 3 {OPPOSITE}")):
+        make_dataset(rows, np.arange(6.0), "here")
+    with pytest.raises(Refused, match=f"here: row 1 and row 6 {PARALLEL} {CLOSE}$"):  # behind three pairs that are kept
+        make_dataset(np.concatenate([rows, 3 * ROWS[1:2]]), np.arange(7.0), "here", antipodal=True)
+
+
+def test_the_key_for_antipodal_pairs_names_a_run_only_where_it_is_set(tmp_path: Path) -> None:
+    path = npz(tmp_path, X=np.concatenate([ROWS, -ROWS]), y=np.arange(6.0))
+    plain, set_ = (recipe(tmp_path, f"path: {path}{more}") for more in ("", ", antipodal: true"))
+    assert "antipodal" not in plain.data.identity()
+    assert plain.run_id == recipe(tmp_path, f"path: {path}, antipodal: false").run_id != set_.run_id
+    assert (plain.data.antipodal, set_.data.load().num_samples) == (False, 6)
+    with pytest.raises(Refused, match=re.escape(f"row 0 and row 3 {OPPOSITE}")):
+        plain.data.load()
+
+
+def test_runs_keep_the_names_that_they_had_before_the_key() -> None:
+    assert load_recipe("quickstart", (), 10**12).run_id == "w00250-s000-9d956ad2"
+    assert load_recipe("theorem-1", (), 10**12).run_id == "w02000-s000-3a1ccb56"
 
 
 # Files
@@ -371,7 +401,7 @@ NO_NPZ = {
 @pytest.mark.parametrize("content", NO_NPZ.values(), ids=NO_NPZ)
 def test_bytes_that_are_no_npz_are_refused_in_one_line(tmp_path: Path, content: bytes) -> None:
     text = refusal(csv(tmp_path, content, "data.npz"))
-    assert text.startswith((f"{NPZ} (", SHAPES))
+    assert text.startswith((f"{NPZ} (", SHAPES, TYPES))
     assert text.isprintable()
     assert len(text) < 300
 
@@ -429,7 +459,7 @@ BAD_CSV = {
     "beyond float64": ("a,b,y\n1,1e400,3\n", f"row 0 (line 2) {NOT_FINITE}"),
     "a NaN label": ("a,b,y\n1,2,NaN\n", f"the label of row 0 (line 2), {LABEL}"),
     "a zero row": ("a,b,y\n1,2,3\n\n0,-0.0,3\n", f"row 1 (line 4) {ZERO}"),
-    "parallel rows": ("y,a\n1,2\n\n3,-2\n", f"row 0 (line 2) and row 1 (line 4) {PARALLEL} (of opposite sign) {CLOSE}"),
+    "parallel rows": ("y,a\n1,2\n\n3,-2\n", f"row 0 (line 2) and row 1 (line 4) {OPPOSITE}"),
 }
 
 
@@ -519,7 +549,7 @@ def test_a_file_that_may_not_be_read_is_a_mistake(tmp_path: Path, monkeypatch: p
         raise PermissionError(13, "Permission denied", str(path))
 
     npz(tmp_path, X=ROWS, y=LABELS)
-    monkeypatch.setattr("deqcli.data.kinds.file_sha256", deny)
+    monkeypatch.setattr("deqcli.data.kind.file_sha256", deny)
     assert recipe_refusal(tmp_path, "path: data.npz").endswith("the file cannot be read: Permission denied")
 
 

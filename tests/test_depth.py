@@ -12,9 +12,9 @@ import torch
 
 from deqcli.deq import initialisation, layers
 from deqcli.deq.activations import ACTIVATIONS
-from deqcli.deq.initialisation import Draw, draw_gaussian
+from deqcli.deq.initialisation import INITIALISATIONS, Draw
 from deqcli.deq.layers import tied_layers, untied_layers
-from deqcli.deq.network import Params
+from deqcli.deq.model import Params
 from deqcli.theory.depth import (
     POPULATION,
     SOURCES,
@@ -136,7 +136,7 @@ def test_every_untied_layer_has_gaussian_weights_of_its_own(drawn_blocks: dict[s
     """
     m, d = 400, 30
     draw = draw_of(m, d, seed=3)
-    tied = draw_gaussian(draw)
+    tied = INITIALISATIONS["gaussian"](draw)
     for _ in untied_layers(draw, torch.tensor(draw_problem(2, d, 1).X), RELU, 4):
         pass
     assert len(drawn_blocks) == 8

@@ -8,7 +8,7 @@ import pytest
 import scipy.stats
 import torch
 
-from deqcli.deq.initialisation import INITIALISATIONS, ROWS_OF_W, Draw, draw_gaussian, gaussian_blocks
+from deqcli.deq.initialisation import INITIALISATIONS, Draw, gaussian_blocks
 from deqcli.deq.streams import stream
 
 BASE = Draw(
@@ -20,7 +20,7 @@ NAMES = ("W", "U", "a")
 
 def standard(draw: Draw) -> dict[str, np.ndarray]:
     """The entries, each divided by the deviation that Assumption 1 gives it, in the order of the stream."""
-    params = draw_gaussian(draw)
+    params = INITIALISATIONS["gaussian"](draw)
     deviations = {
         "W": math.sqrt(2 * draw.sigma_w_sq / draw.width),
         "U": math.sqrt(2 / draw.input_dim),
@@ -51,7 +51,7 @@ def test_the_entries_are_gaussian(name: str) -> None:
 
 def test_the_spectral_norm_is_near_its_limit() -> None:
     """Lemma 1: ||W||_2 -> 2 sqrt2 sigma_w = 0.8; fluctuations are O(m^(-2/3)), 1.4 % at m = 600."""
-    assert float(torch.linalg.matrix_norm(draw_gaussian(BASE).W, 2)) == pytest.approx(0.8, rel=0.03)
+    assert float(torch.linalg.matrix_norm(INITIALISATIONS["gaussian"](BASE).W, 2)) == pytest.approx(0.8, rel=0.03)
 
 
 @pytest.mark.parametrize(("first", "second"), [("W", "U"), ("W", "a"), ("U", "a")])
@@ -79,7 +79,7 @@ def test_seeds_and_names_give_different_numbers() -> None:
     ids=str,
 )
 def test_each_option_shifts_only_what_it_is_about(change: dict[str, object], untouched: set[str]) -> None:
-    before, after = draw_gaussian(BASE), draw_gaussian(replace(BASE, **change))
+    before, after = INITIALISATIONS["gaussian"](BASE), INITIALISATIONS["gaussian"](replace(BASE, **change))
     equal = {name for name in NAMES if torch.equal(getattr(before, name), getattr(after, name))}
     assert equal == untouched
 
@@ -103,16 +103,17 @@ def test_the_block_size_changes_nothing(rows: int) -> None:
 @pytest.mark.parametrize("count", [1, 87, 10_000])
 def test_w_is_drawn_again_by_rows(count: int, dtype: torch.dtype) -> None:
     """Bit for bit the W(0) that was drawn, for every initialisation that offers it."""
-    for name, rows_of_w in ROWS_OF_W.items():
+    by_rows = [each for each in INITIALISATIONS.values() if each.by_rows is not None]
+    for each in by_rows:
         draw = replace(BASE, dtype=dtype)
-        again = torch.cat(list(rows_of_w(draw, count)))
+        again = torch.cat(list(each.by_rows(draw, count)))
         assert again.dtype is dtype
-        assert torch.equal(again, INITIALISATIONS[name](draw).W)
-    assert ROWS_OF_W
+        assert torch.equal(again, each(draw).W)
+    assert by_rows
 
 
 def test_float32_is_the_rounding_of_float64() -> None:
-    exact, single = draw_gaussian(BASE), draw_gaussian(replace(BASE, dtype=torch.float32))
+    exact, single = INITIALISATIONS["gaussian"](BASE), INITIALISATIONS["gaussian"](replace(BASE, dtype=torch.float32))
     for name in NAMES:
         assert getattr(single, name).dtype is torch.float32
         assert torch.equal(getattr(exact, name).float(), getattr(single, name))
@@ -120,12 +121,12 @@ def test_float32_is_the_rounding_of_float64() -> None:
 
 @pytest.mark.parametrize("scale", [0.03, 2.0, 1e-8])
 def test_readout_scale_is_a_factor_on_a(scale: float) -> None:
-    one, scaled = draw_gaussian(BASE).a, draw_gaussian(replace(BASE, readout_scale=scale)).a
+    one, scaled = INITIALISATIONS["gaussian"](BASE).a, INITIALISATIONS["gaussian"](replace(BASE, readout_scale=scale)).a
     torch.testing.assert_close(scaled, scale * one, rtol=1e-14, atol=0)
 
 
 def test_no_global_generator_is_touched() -> None:
     torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
-    draw_gaussian(BASE)
+    INITIALISATIONS["gaussian"](BASE)
     assert torch.equal(torch_state, torch.get_rng_state())
     assert np.array_equal(numpy_state, np.random.get_state()[1])

@@ -33,7 +33,7 @@ SHAPES = [(4, 5, 6), (7, 3, 4), (1, 4, 5), (1, 1, 6), (3, 2, 2), (6, 6, 15)]
 
 def kernel(p: Problem) -> np.ndarray:
     network = solved_network(p)
-    return empirical_ntk(network, gram(network.Z), gram(network.X)).numpy()
+    return empirical_ntk(network.cell(0), gram(network.Z), network.X).numpy()
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -62,7 +62,7 @@ def test_the_kernel_is_at_least_the_gram_matrix(seed: int) -> None:
     network = solved_network(p)
     G = gram(network.Z)
     least = least_eigenvalue(G)
-    assert 0 < least < least_eigenvalue(empirical_ntk(network, G, gram(network.X)))
+    assert 0 < least < least_eigenvalue(empirical_ntk(network.cell(0), G, network.X))
     e = network.prediction_error(torch.tensor(p.y))
     squared = sum(float(np.sum(g**2)) for g in kronecker_gradient(p))
     assert squared >= 2 * least * loss(e)
@@ -113,7 +113,7 @@ def test_dead_units_have_no_rate() -> None:
     """U X < 0: Z = 0, V = 0, H = 0. Nothing can train, at whatever rate, and the prediction says so."""
     p = draw_problem(4, 5, 20)
     network = solved_network(replace(p, U=-np.abs(p.U), X=np.abs(p.X)))
-    H = empirical_ntk(network, gram(network.Z), gram(network.X))
+    H = empirical_ntk(network.cell(0), gram(network.Z), network.X)
     assert not H.any()
     predicted = KernelPrediction.of(H, network.prediction_error(torch.tensor(p.y)))
     assert predicted.stable_rate is None
@@ -135,7 +135,7 @@ def worst_decades(m: int) -> float:
     p = draw_problem(8, 20, m, norm=0.6)
     y, network = torch.tensor(p.y), solved_network(p, tolerance=1e-12)
     e = network.prediction_error(y)
-    predicted = KernelPrediction.of(empirical_ntk(network, gram(network.Z), gram(network.X)), e)
+    predicted = KernelPrediction.of(empirical_ntk(network.cell(0), gram(network.Z), network.X), e)
     worst, start = 0.0, loss(e)
     for step in range(1, 101):
         network.descend(e, predicted.auto_rate)

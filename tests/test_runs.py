@@ -15,7 +15,10 @@ import pytest
 import torch
 
 from deqcli.data.files import file_sha256
-from deqcli.deq.network import Cell, Params
+from deqcli.deq.activations import ACTIVATIONS
+from deqcli.deq.initialisation import INITIALISATIONS
+from deqcli.deq.model import Cell, Component, Params
+from deqcli.deq.solvers import Picard
 from deqcli.errors import NumericalFailure, Refused
 from deqcli.recipe.memory import spec_bytes
 from deqcli.runs import attempt, metrics
@@ -130,13 +133,16 @@ def test_spectral_rows_agree_with_dense_linear_algebra(tmp_path: Path) -> None:
     assert row["loss_bound"] == pytest.approx((1 - rate * lambda_0 / 2) ** 20 * initial, rel=1e-8)
 
 
+RELU = Component(ACTIVATIONS["relu"], Picard())
+
+
 def solved_cell(m: int, n: int, d: int, scale: float) -> tuple[Cell, torch.Tensor, torch.Tensor]:
     """A cell in the shape of a solved one, its X and a prediction error; any numbers do for what follows."""
     generator = np.random.default_rng(m)
     W, U, a, Z, V, X, e = (
         torch.tensor(generator.standard_normal(shape)) for shape in ((m, m), (m, d), (m,), (n, m), (n, m), (d, n), (n,))
     )
-    return Cell(Params(W, U, a), Z.relu().T, 1e-2 * (V + 1).T), X, scale * e
+    return Cell(Params(W, U, a), Z.relu().T, 1e-2 * (V + 1).T, RELU), X, scale * e
 
 
 def start_of(params: Params) -> Start:
@@ -148,7 +154,7 @@ def measured(cell: Cell, X: torch.Tensor, e: torch.Tensor, dtype: torch.dtype) -
     kernel = KernelPrediction.of(torch.eye(len(e), dtype=torch.float64), e)
     params = cell.params.to(dtype)
     found = Metrics(start_of(deepcopy(params)), X.to(dtype), Baseline(1e-3, 1.0, 1.0, 1.0, kernel), None)
-    return found, Snapshot(found, Cell(params, cell.Z.to(dtype), cell.V.to(dtype)), e.to(dtype), 1, 1.0)
+    return found, Snapshot(found, Cell(params, cell.Z.to(dtype), cell.V.to(dtype), RELU), e.to(dtype), 1, 1.0)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float64, 1e-11)])
@@ -171,7 +177,7 @@ def test_networks_of_a_stack_are_measured_in_aligned_memory() -> None:
     for offset in (0, 1, 3, 8):
         shifted = [torch.cat([torch.zeros(offset).double(), each.flatten()])[offset:] for each in (cell.Z.T, cell.V.T)]
         Z, V = (each.reshape(31, 90).T for each in shifted)
-        snapshot = measured(Cell(cell.params, Z, V), X, e, torch.float64)[1]
+        snapshot = measured(Cell(cell.params, Z, V, RELU), X, e, torch.float64)[1]
         rows.append((snapshot.lambda_min, snapshot.gradient_norm, snapshot.spectral_norm))
     assert rows == rows[:1] * 4
 
@@ -211,8 +217,8 @@ def test_where_memory_is_short_w_is_drawn_again_and_nothing_changes(
     usual = tables(run(spec, kept, CPU).folder)
     least, most = (spec_bytes(spec, 6, 4, keeps_start=keeps) for keeps in (False, True))
     monkeypatch.setattr(attempt, "device_memory", lambda _: (least + most) / 2 if least < most else most - 1)
-    redrawn, rows_of_w = [], attempt.ROWS_OF_W["gaussian"]
-    monkeypatch.setitem(attempt.ROWS_OF_W, "gaussian", lambda *given: redrawn.append(given) or rows_of_w(*given))
+    gaussian, redrawn, rows_of_w = INITIALISATIONS["gaussian"], [], INITIALISATIONS["gaussian"].by_rows
+    monkeypatch.setattr(gaussian, "by_rows", lambda *given: redrawn.append(given) or rows_of_w(*given))
     folder = run(spec, lean, CPU).folder
     assert tables(folder) == usual
     assert len(redrawn) == 5  # the logged steps

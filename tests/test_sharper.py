@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from deqcli.deq.network import Params
+from deqcli.deq.model import Params
 from deqcli.theory.certificates import certify
 from deqcli.theory.condition import best_delta, rhs_7, rhs_8, rhs_9, safe_theorem_rate
 from deqcli.theory.initial import Initial, Scales, Sizes, measure_initial

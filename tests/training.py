@@ -11,7 +11,8 @@ import torch
 from jaxtyping import config
 
 from deqcli.deq.activations import ACTIVATIONS
-from deqcli.deq.network import Component, Network, Params
+from deqcli.deq.model import Component, Params
+from deqcli.deq.network import Network
 from deqcli.deq.solvers import Solution, Solver
 from tests.dense import Problem
 

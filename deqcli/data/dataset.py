@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 
 PARALLEL_BELOW = 1e-6
 """Samples whose directions differ by less (radians) are parallel: float32 could not tell them apart."""
+
+ANTIPODAL = (
+    ": with an odd activation (tanh, sin, erf, identity) lambda_* is exactly 0 for it; data.antipodal: true accepts it"
+)
 
 ROWS_PER_BLOCK, PAIRS_PER_BLOCK = 1024, 4096
 
@@ -35,10 +39,15 @@ class Dataset:
         return int(self.X.shape[0])
 
 
-def make_dataset(rows: np.ndarray, labels: np.ndarray, where: str, names: Sequence[str] | None = None) -> Dataset:
+def make_dataset(
+    rows: np.ndarray, labels: np.ndarray, where: str, names: Sequence[str] | None = None, antipodal: bool = False,
+    normalise: bool = True,
+) -> Dataset:  # fmt: skip
     """Scale each row (num_samples, input_dim) to norm sqrt(d) and check Assumption 2.
 
-    `where` and `names` (default: `row 0`, `row 1`, ...) say in a refusal which row of what is at fault.
+    `where` and `names` (default: `row 0`, `row 1`, ...) say in a refusal which row of what is at fault; `antipodal`
+    accepts pairs x, -x, against Assumption 2. Without `normalise` one factor scales all rows, and their mean squared
+    norm is d.
     Source: Ling et al. 2023, Assumption 2.
     Raises: Refused, naming the row: NaN or infinity, a zero row, two parallel rows (of either sign).
     """
@@ -50,8 +59,12 @@ def make_dataset(rows: np.ndarray, labels: np.ndarray, where: str, names: Sequen
     largest = np.abs(rows).max(axis=1, keepdims=True)
     _refuse(largest[:, 0] == 0, where, "{} is zero and cannot be scaled to norm sqrt(d)", names)
     scaled = rows / largest  # so that no square over- or underflows
-    directions = scaled / np.linalg.norm(scaled, axis=1, keepdims=True)
-    _refuse_parallel(directions, where, names)
+    norms = np.linalg.norm(scaled, axis=1, keepdims=True)
+    directions = scaled / norms
+    _refuse_parallel(directions, where, names, antipodal)
+    if not normalise:
+        norms *= largest / largest.max()
+        directions *= norms / np.sqrt(np.mean(norms**2))
     X = np.ascontiguousarray(directions.T) * np.sqrt(rows.shape[1])
     return Dataset(X, np.ascontiguousarray(labels, dtype=np.float64))
 
@@ -63,8 +76,19 @@ def _refuse(bad: np.ndarray, where: str, what: str, names: Sequence[str]) -> Non
         raise Refused(f"{where}: {what.format(names[rows[0]])}{others}")
 
 
-def _refuse_parallel(directions: np.ndarray, where: str, names: Sequence[str]) -> None:
-    """Look at pairs with a cosine near 1 once more, by their difference, which has no cancellation."""
+def _refuse_parallel(directions: np.ndarray, where: str, names: Sequence[str], antipodal: bool) -> None:
+    """Refuse the first pair of parallel directions: of equal sign, and of opposite sign unless they are accepted."""
+    for one, other, sign in _parallel_pairs(directions):
+        if sign > 0 or not antipodal:
+            which, why = ("", "") if sign > 0 else (" (of opposite sign)", ANTIPODAL)
+            raise Refused(
+                f"{where}: {names[one]} and {names[other]} are parallel{which} to within {PARALLEL_BELOW:g} radians, "
+                f"which Assumption 2 excludes{why}"
+            )
+
+
+def _parallel_pairs(directions: np.ndarray) -> Iterator[tuple[int, int, float]]:
+    """(i, j, sign) of each parallel pair: those with a cosine near 1, judged by their difference, exactly."""
     import numpy as np
 
     for first in range(0, len(directions), ROWS_PER_BLOCK):
@@ -73,10 +97,5 @@ def _refuse_parallel(directions: np.ndarray, where: str, names: Sequence[str]) -
         for pairs in np.array_split(np.arange(len(i)), len(i) // PAIRS_PER_BLOCK + 1):
             signs = np.sign(cosines[i[pairs], j[pairs]])
             apart = np.linalg.norm(directions[first + i[pairs]] - signs[:, None] * directions[j[pairs]], axis=1)
-            for k in (apart < PARALLEL_BELOW).nonzero()[0][:1]:
-                sign = "" if signs[k] > 0 else " (of opposite sign)"
-                one, other = names[first + i[pairs][k]], names[j[pairs][k]]
-                raise Refused(
-                    f"{where}: {one} and {other} are parallel{sign} to within {PARALLEL_BELOW:g} radians, "
-                    "which Assumption 2 excludes"
-                )
+            for k in (apart < PARALLEL_BELOW).nonzero()[0]:
+                yield int(first + i[pairs][k]), int(j[pairs][k]), float(signs[k])

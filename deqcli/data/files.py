@@ -43,20 +43,27 @@ def file_sha256(path: Path) -> str:
 
 def read_npz(path: Path) -> Samples:
     """X (num_samples, input_dim) and y (num_samples,) of an NPZ file, without pickle. Raises: Refused."""
-    import numpy as np
-
-    try:
-        with path.open("rb") as content, np.load(content, allow_pickle=False) as archive:
-            X, y = np.asarray(archive["X"]), np.asarray(archive["y"])
-    except Exception as error:  # numpy, zipfile and zlib document no set of what a damaged file raises
-        reason = "it holds Python objects" if "pickle" in str(error) else " ".join(str(error).split())[:LONGEST_REASON]
-        raise Refused(f"{path}: not an NPZ file with plain arrays X and y ({reason})") from None
+    X, y = read_arrays(path, ("X", "y"))
     if not (X.ndim == 2 and X.size and y.shape == X.shape[:1]):
         raise Refused(f"{path}: X must be (num_samples, input_dim) and y (num_samples,), got {X.shape} and {y.shape}")
-    if not all(array.dtype.kind in "fiu" for array in (X, y)):
-        raise Refused(f"{path}: X and y must hold real numbers, got {X.dtype} and {y.dtype}")
+    return Samples(X, y)
+
+
+def read_arrays(path: Path, names: tuple[str, str]) -> tuple[np.ndarray, np.ndarray]:
+    """Two arrays of real numbers of an NPZ file by their names, in float64, without pickle. Raises: Refused."""
+    import numpy as np
+
+    one, other = names
+    try:
+        with path.open("rb") as content, np.load(content, allow_pickle=False) as archive:
+            first, second = np.asarray(archive[one]), np.asarray(archive[other])
+    except Exception as error:  # numpy, zipfile and zlib document no set of what a damaged file raises
+        reason = "it holds Python objects" if "pickle" in str(error) else " ".join(str(error).split())[:LONGEST_REASON]
+        raise Refused(f"{path}: not an NPZ file with plain arrays {one} and {other} ({reason})") from None
+    if not all(array.dtype.kind in "fiu" for array in (first, second)):
+        raise Refused(f"{path}: {one} and {other} must hold real numbers, got {first.dtype} and {second.dtype}")
     with np.errstate(over="ignore"):  # what overflows is refused as infinite
-        return Samples(X.astype(np.float64), y.astype(np.float64))
+        return first.astype(np.float64), second.astype(np.float64)
 
 
 def read_csv(path: Path, label_column: str) -> Samples:

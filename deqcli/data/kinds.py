@@ -1,66 +1,25 @@
 """The kinds of data: each is its options, and loads the data set that they describe.
 
-To add one, write a subclass of `DataKind` and name it in `DataOptions`.
+To add one, write a subclass of `DataKind`, here or in a file of its own, and name it in `DataOptions`.
 """
 
 from __future__ import annotations
 
-import os
-from abc import abstractmethod
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from collections.abc import Iterator
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field
 
-from deqcli.data.dataset import Dataset, make_dataset
-from deqcli.data.files import file_sha256, is_file, read_csv, read_npz
+from deqcli.data.dataset import Dataset
+from deqcli.data.files import read_csv, read_npz
+from deqcli.data.gaussian_mixture import GaussianMixture
+from deqcli.data.kind import DataKind, OfFile, SeedOfData, class_labels, random_labels
 from deqcli.deq.streams import stream
 from deqcli.errors import Refused
-from deqcli.options import Contradiction, Count, Options, Positive, Seed
-
-if TYPE_CHECKING:
-    import numpy as np
+from deqcli.options import Contradiction, Count
 
 DIGITS_PER_CLASS = (178, 182, 177, 183, 181, 182, 181, 179, 174, 180)
 DIGITS_INPUT_DIM = 64
-
-SeedOfData = Annotated[Seed, Field(description="decides the samples and the random labels")]
-LabelScale = Annotated[Positive, Field(description="a factor on every label")]
-
-
-class DataKind(Options):
-    """Options of a kind of data."""
-
-    kind: str
-    label_scale: LabelScale = 1.0
-
-    @abstractmethod
-    def load(self) -> Dataset:
-        """The data set; the same options always give the same one. Raises: Refused."""
-
-    @abstractmethod
-    def shape(self) -> tuple[int | None, int | None]:
-        """(num_samples, input_dim) as far as they are known before loading."""
-
-    def _dataset(self, rows: np.ndarray, labels: np.ndarray, where: str, names: Sequence[str] | None = None) -> Dataset:
-        import numpy as np
-
-        with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused as infinite
-            return make_dataset(rows, self.label_scale * labels, where, names)
-
-
-def random_labels(kind: str, seed: int, count: int) -> np.ndarray:
-    """Labels (count,): `gaussian` N(0, 1), `uniform` on [-1, 1], `signs` -1 or +1 with equal chance."""
-    import numpy as np
-
-    generator = stream(seed, "labels")
-    if kind == "gaussian":
-        return np.asarray(generator.standard_normal(count))
-    if kind == "uniform":
-        return np.asarray(generator.uniform(-1.0, 1.0, count))
-    return np.asarray(generator.choice([-1.0, 1.0], count))
 
 
 class Sphere(DataKind):
@@ -137,18 +96,14 @@ class Digits(DataKind):
         for column, indices in enumerate(shuffled):
             turns[: len(indices), column] = indices
         chosen = turns[turns >= 0][: self.num_samples]
-        return self._dataset(images[chosen].astype(np.float64), self._labels(digits[chosen]), "data.kind digits")
-
-    def _labels(self, digits: np.ndarray) -> np.ndarray:
-        import numpy as np
-
-        if self.labels == "class":
-            return np.where(digits == self.classes[1], 1.0, -1.0)
-        return random_labels(self.labels, self.seed, len(digits))
+        labels = class_labels(self.labels, self.seed, digits[chosen] == self.classes[1])
+        return self._dataset(images[chosen].astype(np.float64), labels, "data.kind digits")
 
 
-class File(DataKind):
+class File(OfFile):
     """Samples of your own: NPZ with X (num_samples, input_dim) and y (num_samples,), or CSV with a label column."""
+
+    SUFFIXES: ClassVar[tuple[str, ...]] = (".npz", ".csv")
 
     kind: Literal["file"]
     path: Annotated[
@@ -157,49 +112,13 @@ class File(DataKind):
     ]
     label_column: Annotated[str, Field(description="the column of a CSV file that is y; all others are X")] = "y"
     num_samples: Annotated[Count | None, Field(description="n, the first rows of the file; null: all rows")] = None
-    sha256: Annotated[
-        str | None, Field(validate_default=True, description="SHA-256 of the file; null: filled in, else checked")
-    ] = None
-
-    @field_validator("path")
-    @classmethod
-    def _find(cls, path: str, info: ValidationInfo) -> str:
-        folders = [Path((info.context or {}).get("folder", ".")), Path()]
-        found = next((folder / path for folder in folders if is_file(folder / path)), None)
-        if Path(path).suffix not in (".npz", ".csv"):
-            raise _wrong_file(f"must be an .npz or a .csv file, got {path[:200]!r}")
-        if found is None:
-            looked = "" if Path(path).is_absolute() else "; looked beside the recipe and in the working folder"
-            raise _wrong_file(f"there is no file {path[:200]!r}{looked}")
-        if not os.access(found, os.R_OK):
-            raise _wrong_file(f"the file {path[:200]!r} may not be read")
-        return os.path.abspath(found)  # not resolved: a link may name a file without its suffix
-
-    @field_validator("sha256")
-    @classmethod
-    def _hash(cls, sha256: str | None, info: ValidationInfo) -> str | None:
-        if "path" not in info.data:
-            return sha256
-        try:
-            found = file_sha256(Path(info.data["path"]))
-        except OSError as error:
-            raise _wrong_file(f"the file cannot be read: {error.strerror}") from None
-        if sha256 is not None and sha256.lower() != found:
-            raise _wrong_file(f"must be that of the file, {found}")
-        return found
-
-    def identity(self) -> dict[str, object]:
-        """The content counts, wherever the file lies."""
-        return self.model_dump(mode="json", exclude={"path"})
 
     def shape(self) -> tuple[int | None, int | None]:
         return self.num_samples, None
 
     def load(self) -> Dataset:
         """The first `num_samples` rows. Raises: Refused, with what the file should hold."""
-        path = Path(self.path)
-        if not is_file(path) or file_sha256(path) != self.sha256:
-            raise Refused(f"{path} has changed since the recipe was read")
+        path = self._unchanged(self.path)
         samples = read_npz(path) if path.suffix == ".npz" else read_csv(path, self.label_column)
         wanted = len(samples.rows) if self.num_samples is None else self.num_samples
         if len(samples.rows) < wanted:
@@ -207,8 +126,4 @@ class File(DataKind):
         return self._dataset(samples.rows[:wanted], samples.labels[:wanted], self.path, samples.names)
 
 
-def _wrong_file(why: str) -> PydanticCustomError:
-    return PydanticCustomError("file", "{why}", {"why": why})
-
-
-DataOptions = Annotated[Sphere | Digits | File, Field(discriminator="kind")]
+DataOptions = Annotated[Sphere | Digits | File | GaussianMixture, Field(discriminator="kind")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar
 
 from deqcli.deq.solvers import Picard, Solution, Solver, dtype_name
@@ -52,7 +53,7 @@ class Accelerated(Solver):
         at.point.copy_(at.image)
         plain = Picard(tolerance=self.tolerance, max_iterations=at.left)
         rest = plain.plainly(at.equation, at.point, at.preactivation, at.image)
-        return Solution(rest.residual, at.products + rest.iterations, rest.status)
+        return replace(rest, iterations=at.products + rest.iterations)
 
     @abstractmethod
     def accelerate(self, at: Evaluation, tolerance: float) -> None:

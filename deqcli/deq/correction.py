@@ -43,7 +43,7 @@ class Correction:
         self.ledger = Ledger(
             equation.stacked, len(track.point), track.ratio, track.margin, np.zeros(track.networks), headroom
         )
-        self.sizes = np.zeros(len(track.point))
+        self.sizes, self.largest = np.zeros(len(track.point)), np.zeros(track.networks)
         zeros = (np.zeros(track.networks, dtype=int) for _ in range(4))
         self.iterations, self.misses, self.plan, self.left = zeros
         self.ended: dict[int, Solution] = {}
@@ -142,10 +142,13 @@ class Correction:
             self.plan[networks] = self.left[networks] = self._planned()[networks]
 
     def _observe(self, items: np.ndarray, change: np.ndarray, count: int | np.ndarray = 1) -> None:
-        self.ledger.allowed = self.tolerance * self._of_networks(self.sizes)
+        sizes = self._of_networks(self.sizes)
+        self.largest = np.fmax(self.largest, np.where(np.isfinite(sizes), sizes, 0.0))
+        self.ledger.allowed = self.tolerance * sizes
         self.ledger.observe(items, change, count)
         for k in np.flatnonzero(~np.isfinite(self.ledger.residual + self.ledger.allowed)):
-            self.ended.setdefault(int(k), Solution(math.nan, int(self.iterations[k]), Status.DIVERGED))
+            solution = Solution(math.nan, int(self.iterations[k]), Status.DIVERGED, norm=self._norm(int(k)))
+            self.ended.setdefault(int(k), solution)
 
     def _of_networks(self, values: np.ndarray) -> np.ndarray:
         return values.copy() if self.equation.stacked else np.array([norm(values)])
@@ -215,7 +218,12 @@ class Correction:
     def _confirmed(self, network: int, residual: float) -> Solution:
         status = Status.CONVERGED if residual <= self.tolerance else Status.EXHAUSTED
         status = Status.DIVERGED if math.isnan(residual) else status
-        return Solution(residual, int(self.iterations[network]), status, misses=int(self.misses[network]))
+        norm = None if status is Status.CONVERGED else self._norm(network)
+        return Solution(residual, int(self.iterations[network]), status, misses=int(self.misses[network]), norm=norm)
+
+    def _norm(self, network: int) -> float:
+        """The largest finite norm of F(Z) that was seen."""
+        return float(self.largest[network])
 
     def _estimated(self, network: int) -> Solution:
         return Solution(self._estimate(network), int(self.iterations[network]), Status.CONVERGED, confirmed=False)

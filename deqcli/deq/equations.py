@@ -104,6 +104,18 @@ class Equation:
         else:
             torch.mul(preactivation, self.slope, out=out)
 
+    def resolvent(self, v: Tensor, alpha: float, out: Tensor) -> None:
+        """Write z = g(t) with alpha t + (1 - alpha) g(t) = v into `out`, which is not `v`; g itself for alpha = 1.
+
+        (I + alpha T)^-1 of the monotone T with g = (I + T)^-1, for alpha > 0, where 0 <= g' <= 1. With g(t) = D * t it
+        is D * v/(alpha + (1 - alpha) D). Source: Winston and Kolter 2020.
+        """
+        if self.slope is None:
+            self.activation.resolvent(v, alpha, out=out)
+        else:
+            torch.mul(self.slope, 1 - alpha, out=out).add_(alpha)
+            torch.div(v, out, out=out).mul_(self.slope)
+
     def derivative(self, preactivation: Tensor, out: Tensor) -> None:
         """Write g'(P): phi'(P), or D."""
         if self.slope is None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from deqcli.deq.equations import Equation
-from deqcli.deq.solvers import Solution, Status, frobenius_norms, ratio_of_norms
+from deqcli.deq.solvers import Largest, Solution, Status, frobenius_norms, ratio_of_norms
 
 
 class Evaluation:
@@ -22,6 +22,7 @@ class Evaluation:
         self.equation, self.point, self.preactivation, self.most = equation, point, preactivation, most
         self.image, self.difference = torch.empty_like(point), torch.empty_like(point)
         self.products, self.residual, self.size = 0, math.inf, 0.0
+        self._largest = Largest()
 
     @property
     def left(self) -> int:
@@ -39,7 +40,7 @@ class Evaluation:
         self.equation.image(self.preactivation, self.image)
         torch.sub(self.image, self.point, out=self.difference)
         self.size, distance = frobenius_norms(self.image, self.difference)
-        self.residual = ratio_of_norms(distance, self.size)
+        self.residual = ratio_of_norms(distance, self._largest.see(self.size))
 
     def ended(self, tolerance: float) -> bool:
         """Whether the residual is small enough or is no number, or no product is left."""
@@ -50,7 +51,7 @@ class Evaluation:
         status = Status.CONVERGED if self.residual <= tolerance else Status.EXHAUSTED
         if math.isnan(self.residual):
             status = Status.DIVERGED
-        return Solution(self.residual, self.products, status)
+        return Solution(self.residual, self.products, status, norm=self._largest.unless(status))
 
     def can_be_squared(self, tolerance: float) -> bool:
         """Whether squares of residuals of this network stay within the floats down to a thousandth of the tolerance."""

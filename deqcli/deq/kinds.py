@@ -11,5 +11,9 @@ from deqcli.deq.automatic import Automatic
 from deqcli.deq.continuation import Continuation
 from deqcli.deq.newton import Newton
 from deqcli.deq.solvers import Picard
+from deqcli.deq.splitting import ForwardBackward, PeacemanRachford
 
-SolverOptions = Annotated[Automatic | Continuation | Picard | Anderson | Newton, Field(discriminator="kind")]
+SolverOptions = Annotated[
+    Automatic | Continuation | Picard | Anderson | Newton | ForwardBackward | PeacemanRachford,
+    Field(discriminator="kind"),
+]

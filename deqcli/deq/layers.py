@@ -11,7 +11,7 @@ from torch import Tensor
 
 from deqcli.deq.activations import Activation
 from deqcli.deq.initialisation import ROWS_PER_BLOCK, Draw, gaussian_blocks
-from deqcli.deq.network import Params
+from deqcli.deq.model import Params
 from deqcli.deq.precision import to_float64
 
 

@@ -3,52 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deqcli.deq.activations import Activation
-from deqcli.deq.equations import Equation, subtract_product
+from deqcli.deq.equations import Equation
 from deqcli.deq.injection import Injection
+from deqcli.deq.model import Cell, Component, Params
 from deqcli.deq.precision import to_float64
+from deqcli.deq.readout import Readout
 from deqcli.deq.room import room, spaced
-from deqcli.deq.solvers import Solution, Solver
+from deqcli.deq.solvers import Solution
 from deqcli.deq.track import Track, Workspace
+from deqcli.deq.weights import Free, Monotone, Weights
 
 JUMP = 0.5
 """Times the Lipschitz constant: a slope that moves by more in one step has crossed a kink."""
-
-
-@dataclass
-class Params:
-    """What is trained: W of the implicit layer, U of the input injection, a of the readout."""
-
-    W: Float[Tensor, "*c m m"]
-    U: Float[Tensor, "*c m d"]
-    a: Float[Tensor, "*c m"]
-
-    def to(self, dtype: torch.dtype) -> Params:
-        """The same numbers in another precision; tensors that have it already are shared, not copied."""
-        return Params(self.W.to(dtype), self.U.to(dtype), self.a.to(dtype))
-
-
-@dataclass(frozen=True)
-class Component:
-    """The two choices that are not tensors: the activation and the solver."""
-
-    activation: Activation
-    solver: Solver
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One solved network: parameters, equilibrium Z (m, n) and unit adjoint V (m, n)."""
-
-    params: Params
-    Z: Float[Tensor, "m n"]
-    V: Float[Tensor, "m n"]
 
 
 class Network:
@@ -60,21 +31,30 @@ class Network:
     """
 
     def __init__(self, params: Params, X: Float[Tensor, "*c d n"], component: Component) -> None:
-        self._W, self._a, self.X = spaced(params.W), params.a, spaced(X.mT.contiguous()).mT
+        self.component, self.X = component, spaced(X.mT.contiguous()).mT
         self.activation, self.solver = component.activation, component.solver
+        self.weights = _weights(params, component)
+        self.readout = Readout(params.a, params.b, component.momentum)
         point = room((*X.shape[:-2], X.shape[-1], params.W.shape[-1]), X)  # (n, m)
         self.workspace = Workspace(point)
         self.equilibrium = Track(point, self.solver.equilibrium_order, self.workspace)
         self.adjoint = Track(point, self.solver.adjoint_order, self.workspace)
         self._slope = torch.zeros_like(point)
-        self.injection = Injection(params.U, self.X)
+        rectifier = component.activation if component.rectified else None
+        self.injection = Injection(params.U, self.X, rectifier, component.momentum)
         self._lowered: Tensor | None = None
         self._lowered_fresh = False
 
     @property
     def params(self) -> Params:
-        """W, U and a of now."""
-        return Params(self._W, self.injection.U, self._a)
+        """The parameters of now."""
+        made_of = {"A": self.weights.A, "B": self.weights.B} if isinstance(self.weights, Monotone) else {}
+        return Params(self.W, self.injection.U, self.readout.a, self.readout.b, **made_of)
+
+    @property
+    def W(self) -> Tensor:
+        """W of now, (m, m)."""
+        return self.weights.W
 
     @property
     def Z(self) -> Tensor:
@@ -94,19 +74,19 @@ class Network:
     @property
     def stacked(self) -> bool:
         """Whether this is a stack of networks."""
-        return self._W.dim() == 3
+        return self.W.dim() == 3
 
     @property
     def size(self) -> int:
         """The number of networks."""
-        return self._W.shape[0] if self.stacked else 1
+        return self.W.shape[0] if self.stacked else 1
 
     def cell(self, k: int) -> Cell:
         """One network of a stack, or the only one, seen through its tensors."""
         if not self.stacked:
-            return Cell(self.params, self.Z, self.V)
-        params = self.params
-        return Cell(Params(params.W[k], params.U[k], params.a[k]), self.Z[k], self.V[k])
+            return Cell(self.params, self.Z, self.V, self.component)
+        own = {name: tensor[k] for name, tensor in self.params.given().items()}
+        return Cell(Params(**own), self.Z[k], self.V[k], self.component)
 
     def rest(self) -> None:
         """Give back what only the next solve needs, and can make again: half of the memory of a solved network."""
@@ -116,16 +96,28 @@ class Network:
     def state(self) -> dict[str, Tensor]:
         """Every tensor that the next step depends on, but for U_0 and X; in a stack each has a row a network."""
         tracks = self.equilibrium.state("equilibrium") | self.adjoint.state("adjoint")
-        return {"W": self._W, "a": self._a} | tracks | self.injection.state()
+        return self.weights.state() | self.readout.state() | tracks | self.injection.state()
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         """Take over what `state` gave."""
-        self._W.copy_(state["W"])
-        self._a.copy_(state["a"])
+        self.weights.restore(state)
+        self.readout.restore(state)
         self.equilibrium.restore("equilibrium", state)
         self.adjoint.restore("adjoint", state)
         self.injection.restore(state)
         self.activation.slope(self.equilibrium.preactivation, out=self._slope)
+        self._lowered_fresh = False
+
+    def trained(self) -> dict[str, Tensor]:
+        """The tensors that gradient steps move."""
+        return self.weights.state() | self.readout.state() | self.injection.state()
+
+    def blend(self, start: Mapping[str, Tensor], share: float) -> None:
+        """theta <- share `start` + (1 - share) theta for all that is trained; the network is then unsolved."""
+        for name, tensor in self.trained().items():
+            tensor.lerp_(start[name], share)
+        for holder in (self.weights, self.injection):
+            holder.restore(holder.state())  # what is made of them follows
         self._lowered_fresh = False
 
     def solve_equilibrium(self, confirm: bool = True) -> Solution:
@@ -144,7 +136,7 @@ class Network:
         return solutions
 
     def _equation(self) -> Equation:
-        return Equation(self._W.mT, self.injection.value, self.activation, lowered=self._lower_transposed)
+        return Equation(self.W.mT, self.injection.value, self.activation, lowered=self._lower_transposed)
 
     def _turn_slope(self) -> None:
         """Set D, and tell the adjoint which samples crossed a kink since the last D: their V jumps there."""
@@ -166,17 +158,17 @@ class Network:
         with e = y_hat - y: V depends on no label. It contracts as the forward equation does.
         Source: Ling et al. 2023, Lemma 2, without the Kronecker products and with the scalar output used.
         """
-        equation = Equation(self._W, self._a.unsqueeze(-2), self.activation, self._slope, self._lower)
+        equation = Equation(self.W, self.readout.a.unsqueeze(-2), self.activation, self._slope, self._lower)
         return self.solver.solve(equation, self.adjoint, confirm)
 
     def _lower(self, dtype: torch.dtype) -> Tensor:
         """W in a lower precision, converted once a step into a buffer made once; W itself where it has that already."""
-        if self._W.dtype == dtype:
-            return self._W
+        if self.W.dtype == dtype:
+            return self.W
         if self._lowered is None or self._lowered.dtype != dtype:
-            self._lowered, self._lowered_fresh = torch.empty_like(self._W, dtype=dtype), False
+            self._lowered, self._lowered_fresh = torch.empty_like(self.W, dtype=dtype), False
         if not self._lowered_fresh:
-            self._lowered.copy_(self._W)
+            self._lowered.copy_(self.W)
             self._lowered_fresh = True
         return self._lowered
 
@@ -184,23 +176,41 @@ class Network:
         return self._lower(dtype).mT
 
     def prediction_error(self, y: Float[Tensor, "*c n"]) -> Float[Tensor, "*c n"]:
-        """e = y_hat - y with y_hat = a^T Z."""
-        terms = torch.mul(self.equilibrium.point, self._a.unsqueeze(-2), out=self.workspace["image"])  # (n, m)
-        return terms.sum(-1) - y
+        """e = y_hat - y with y_hat = a^T Z, and b^T F where there is a skip connection."""
+        return self.readout.outputs(self.equilibrium.point, self.injection.value, self.workspace["image"]) - y
 
     def descend(self, prediction_error: Float[Tensor, "*c n"], learning_rate: float | Tensor) -> None:
-        """One step of full-batch gradient descent on W, U and a, in place; no gradient matrix is ever formed.
+        """One step of full-batch gradient descent on what is trained, in place; no gradient matrix is ever formed.
 
-        With S = eta V diag(e): W loses S Z^T, U loses S X^T, a loses eta Z e. In a stack each network has its own eta.
-        Source: Ling et al. 2023, Lemma 2 and eq. 5.
+        With S = eta V diag(e): W loses S Z^T, U loses S X^T, a loses eta Z e, each eta times its factor in `Rates`. In a
+        stack each network has its own eta. Source: Ling et al. 2023, Lemma 2 and eq. 5.
         """
-        Z = self.equilibrium.point  # (n, m)
-        scaled = (prediction_error * learning_rate).unsqueeze(-1)  # (n, 1)
-        S = torch.mul(self.adjoint.point, scaled, out=self.workspace["image"])  # (n, m)
-        subtract_product(self._W, S.mT, Z)
-        self.injection.descend(S)
-        self._a.sub_(torch.mul(Z, scaled, out=S).sum(-2))
+        rates, Z = self.component.rates, self.equilibrium.point  # (n, m)
+        spare, scaled = self.workspace["image"], (prediction_error * learning_rate).unsqueeze(-1)  # (n, 1)
+        if rates.W:
+            self.weights.descend(torch.mul(self.adjoint.point, scaled * rates.W, out=spare), Z)
+        F = self.injection.value if self.readout.b is None else self.injection.value.clone()  # of before the step
+        if rates.U:
+            self._descend_injection(scaled * rates.U, reuse=rates.U == rates.W)
+        if rates.a:
+            self.readout.descend(Z, F, scaled * rates.a, spare)
         self._lowered_fresh = False
+
+    def _descend_injection(self, scaled: Tensor, reuse: bool) -> None:
+        """U loses (V + b 1^T) diag(eta e) X^T, the buffer holding V diag(eta e) already where it may be reused."""
+        S = self.workspace["image"]
+        if self.readout.b is not None:
+            torch.add(self.adjoint.point, self.readout.b.unsqueeze(-2), out=S).mul_(scaled)
+        elif not reuse:
+            torch.mul(self.adjoint.point, scaled, out=S)
+        self.injection.descend(S)
+
+
+def _weights(params: Params, component: Component) -> Weights:
+    if component.monotonicity is None:
+        return Free(spaced(params.W), component.momentum)
+    assert params.A is not None and params.B is not None
+    return Monotone(params.A, params.B, component.monotonicity, component.momentum)
 
 
 def loss(prediction_error: Float[Tensor, " n"]) -> float:
@@ -213,19 +223,21 @@ def joined(networks: Sequence[Network]) -> Network:
     """One stack of several stacks of the same shape; the only one itself."""
     if len(networks) == 1:
         return networks[0]
-    starts = [network.injection.start for network in networks]
-    W, a = (torch.cat([network.state()[name] for network in networks]) for name in ("W", "a"))
-    component = Component(networks[0].activation, networks[0].solver)
-    stack = Network(Params(W, torch.cat(starts), a), torch.cat([network.X for network in networks]), component)
     states = [network.state() for network in networks]
-    stack.restore({name: torch.cat([state[name] for state in states]) for name in states[0]})
-    return stack
+    state = {name: torch.cat([each[name] for each in states]) for name in states[0]}
+    starts = torch.cat([network.injection.start for network in networks])
+    return _restored(networks[0].component, state, starts, torch.cat([network.X for network in networks]))
 
 
 def part(network: Network, k: int) -> Network:
     """A stack of the one network k of a stack."""
-    rows, state = slice(k, k + 1), network.state()
-    params = Params(state["W"][rows].clone(), network.injection.start[rows].clone(), state["a"][rows].clone())
-    alone = Network(params, network.X[rows], Component(network.activation, network.solver))
-    alone.restore({name: tensor[rows] for name, tensor in state.items()})
-    return alone
+    rows = slice(k, k + 1)
+    state = {name: tensor[rows].clone() for name, tensor in network.state().items()}
+    return _restored(network.component, state, network.injection.start[rows].clone(), network.X[rows])
+
+
+def _restored(component: Component, state: Mapping[str, Tensor], U: Tensor, X: Tensor) -> Network:
+    """The stack of this state, which began at `U`."""
+    network = Network(Params(state["W"], U, state["a"]), X, component)
+    network.restore(state)
+    return network

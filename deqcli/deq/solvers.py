@@ -59,6 +59,7 @@ class Solution:
 
     `confirmed`: the residual was computed at that very point; otherwise it is an estimate.
     `misses`: how often a residual so computed was above the tolerance where the estimate had been below.
+    `norm`: of a solve that failed, the largest finite ||F(Z)||_F that was seen; None where none was looked at.
     """
 
     residual: float
@@ -66,6 +67,7 @@ class Solution:
     status: Status
     confirmed: bool = True
     misses: int = 0
+    norm: float | None = None
 
 
 def error_bound(residual: float, contraction: float, rounding: float) -> float | None:
@@ -160,10 +162,11 @@ class Picard(Solver):
         """
         tolerance = self.tolerance_for(dtype_name(point))
         start, image = point, spare
-        residual, status = math.inf, Status.EXHAUSTED
+        residual, status, largest = math.inf, Status.EXHAUSTED, Largest()
         for iteration in range(1, self.max_iterations + 1):
             layer(point, image)
-            residual = relative_residual(point, image)
+            size, distance = frobenius_norms(image, image - point)
+            residual = ratio_of_norms(distance, largest.see(size))
             if residual <= tolerance:
                 status = Status.CONVERGED
                 break
@@ -174,18 +177,29 @@ class Picard(Solver):
                 point, image = image, point
         if point is not start:
             start.copy_(point)
-        return Solution(residual, iteration, status)
+        return Solution(residual, iteration, status, norm=largest.unless(status))
+
+
+class Largest:
+    """The largest finite norm seen so far."""
+
+    def __init__(self) -> None:
+        self.norm: float | None = None
+
+    def see(self, norm: float) -> float:
+        """Take note of a norm, and give it back."""
+        if math.isfinite(norm):
+            self.norm = norm if self.norm is None else max(self.norm, norm)
+        return norm
+
+    def unless(self, status: Status) -> float | None:
+        """The norm of a solve that failed."""
+        return None if status is Status.CONVERGED else self.norm
 
 
 def dtype_name(tensor: Tensor) -> str:
     """`float32` or `float64`."""
     return str(tensor.dtype).removeprefix("torch.")
-
-
-def relative_residual(point: Tensor, image: Tensor) -> float:
-    """||image - point||_F / ||image||_F, as `ratio_of_norms` has it."""
-    size, distance = frobenius_norms(image, image - point)
-    return ratio_of_norms(distance, size)
 
 
 def ratio_of_norms(distance: float, size: float) -> float:

@@ -9,20 +9,20 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from itertools import product
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field
-from pydantic_core import PydanticCustomError
+from pydantic import BeforeValidator, Field
 
 from deqcli.data.kinds import DataOptions
 from deqcli.deq.activations import ACTIVATIONS
 from deqcli.deq.continuation import Continuation
-from deqcli.deq.initialisation import INITIALISATIONS
 from deqcli.deq.kinds import SolverOptions
 from deqcli.deq.solvers import LARGEST, ROUNDING
-from deqcli.options import Contradiction, Count, Options, Positive, Seed
+from deqcli.options import Contradiction, Count, Options, Seed
 from deqcli.recipe.axes import Value, order, value_at, with_values
 from deqcli.recipe.execution import ExecutionOptions
+from deqcli.recipe.model import Model
+from deqcli.recipe.training import Train
 
 STACKED_UP_TO = 128
 """Largest width whose runs share one batched product with others of their shape, one thread for all of them.
@@ -31,55 +31,8 @@ Not width 1: products of one column are computed otherwise in a batch of one tha
 """
 
 MOST_CELLS = 100_000
+SPLITTINGS = ("forward_backward", "peaceman_rachford")
 SECTIONS = ("data", "model", "solver", "train", "log", "sweep")
-
-
-def _name_in(registry: Mapping[str, object]) -> object:
-    """A name of the registry: what is added there is known to the checker, the schema and the messages."""
-
-    def check(name: str) -> str:
-        if name not in registry:
-            raise PydanticCustomError("enum", "not in the registry")
-        return name
-
-    return Annotated[str, AfterValidator(check), Field(json_schema_extra={"enum": list(registry)})]
-
-
-class Model(Options):
-    """What is drawn. Source: Ling et al. 2023, Assumption 1."""
-
-    width: Annotated[Count, Field(description="m, the number of hidden units")]
-    activation: Annotated[_name_in(ACTIVATIONS), Field(description="phi, applied to each entry")] = "relu"  # type: ignore[valid-type]
-    init: Annotated[_name_in(INITIALISATIONS), Field(description="how W, U and a are drawn")] = "gaussian"  # type: ignore[valid-type]
-    sigma_w_sq: Annotated[Positive, Field(description="W_ij ~ N(0, 2 sigma_w_sq / m); below 1/8 in the theory")] = 0.08
-    readout_scale: Annotated[Positive, Field(description="factor on a, whose entries are N(0, 1/m) before it")] = 1.0
-
-
-class Train(Options):
-    """Full-batch gradient descent on W, U and a."""
-
-    steps: Annotated[int, Field(ge=0, le=2**53, description="gradient steps; 0 leaves the initial state")] = 1000
-    learning_rate: Annotated[
-        Literal["auto", "theorem"] | Positive,
-        Field(
-            description="eta, for a loss that is a sum over samples; auto: 1/lambda_max(H(0)); theorem: just below the "
-            "bound of eq. 10, which needs sigma_w_sq < 1/8 and num_samples <= width"
-        ),
-    ] = "auto"
-    dtype: Annotated[Literal["float32", "float64"], Field(description="precision of training")] = "float32"
-    tf32: Annotated[
-        bool, Field(description="let CUDA round what it multiplies in float32 to 10 bits; the tolerance must allow it")
-    ] = False
-    seed: Annotated[Seed, Field(description="decides W, U and a, and nothing of the data")] = 0
-
-    @property
-    def precision(self) -> str:
-        """What products are rounded to: float32, float64, or tf32."""
-        return "tf32" if self.tf32 else self.dtype
-
-    def contradictions(self) -> Iterator[Contradiction]:
-        if self.tf32 and self.dtype != "float32":
-            yield Contradiction(("tf32", "dtype"), "is a way to multiply float32; leave it out or use dtype float32")
 
 
 class Log(Options):
@@ -149,7 +102,8 @@ class RunSpec(Options):
     @property
     def stackable(self) -> bool:
         """Whether it may share its products with runs of its shape: small, with a solver that can."""
-        return 1 < self.model.width <= STACKED_UP_TO and self.solver.stacks
+        usual = self.train.plain and self.model.usual
+        return usual and 1 < self.model.width <= STACKED_UP_TO and self.solver.stacks
 
     @property
     def hash8(self) -> str:
@@ -246,6 +200,7 @@ def contradictions(recipe: Recipe) -> Iterator[Contradiction]:
             yield Contradiction(tuple(f"{section}.{key}" for key in found.keys), found.message)
     yield from _unreachable_tolerance(recipe)
     yield from _unrepresentable_rate(recipe)
+    yield from _not_monotone(recipe)
     if recipe.train.learning_rate == "theorem":
         yield from _theorem_without_hypotheses(recipe)
 
@@ -266,7 +221,18 @@ def _unrepresentable_rate(recipe: Recipe) -> Iterator[Contradiction]:
         yield Contradiction(("train.learning_rate", "train.dtype"), message)
 
 
+def _not_monotone(recipe: Recipe) -> Iterator[Contradiction]:
+    """A splitting of operators needs a proximal activation: nondecreasing, with Lipschitz constant 1 at most."""
+    activation, kind = ACTIVATIONS[recipe.model.activation], recipe.solver.kind
+    if kind in SPLITTINGS and not (activation.nondecreasing and activation.lipschitz <= 1):
+        fit = ", ".join(name for name, each in ACTIVATIONS.items() if each.nondecreasing and each.lipschitz <= 1)
+        yield Contradiction(("solver.kind", "model.activation"), f"{kind} needs one of {fit}, got {activation.name}")
+
+
 def _theorem_without_hypotheses(recipe: Recipe) -> Iterator[Contradiction]:
+    if not (recipe.train.plain and recipe.model.usual):
+        message = "`theorem` is for gradient descent at one rate on W, U and a of Z = phi(W Z + U X), y_hat = a^T Z"
+        yield Contradiction(("train.learning_rate", "model.init"), message)
     if recipe.model.sigma_w_sq >= 0.125:
         yield Contradiction(
             ("train.learning_rate", "model.sigma_w_sq"),

@@ -13,13 +13,14 @@ import torch
 from torch import Tensor
 
 from deqcli.data.dataset import Dataset
-from deqcli.deq.initialisation import ROWS_OF_W
-from deqcli.deq.network import Network, Params, loss
+from deqcli.deq.initialisation import INITIALISATIONS
+from deqcli.deq.model import Params
+from deqcli.deq.network import Network, loss
 from deqcli.errors import CorruptArtefact, as_refusal
 from deqcli.recipe.memory import spec_bytes
 from deqcli.recipe.schema import RunSpec
 from deqcli.runs import files
-from deqcli.runs.baseline import Baseline, component, draw, draw_of, measure, solve, tensors
+from deqcli.runs.baseline import Baseline, component, draw_of, drawn_entries, measure, solve, tensors
 from deqcli.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from deqcli.runs.device import Execution, device_memory, device_name
 from deqcli.runs.folder import (
@@ -33,6 +34,7 @@ from deqcli.runs.folder import (
     write_manifest,
 )  # fmt: skip
 from deqcli.runs.metrics import Metrics, Start
+from deqcli.runs.flow import Flow
 from deqcli.runs.predicted import prediction_rows
 from deqcli.runs.records import (
     CERTIFICATE_COLUMNS,
@@ -44,6 +46,7 @@ from deqcli.runs.records import (
     csv_text,
     whole,
 )  # fmt: skip
+from deqcli.runs.resample import drawn
 from deqcli.runs.results import results
 from deqcli.runs.standing import DRAWING, TRAINING, Report, Standing
 from deqcli.runs.trainer import Step, Tables, Trainer
@@ -167,9 +170,15 @@ class Attempt:
         self._say(f"{self.trainer.step - self._first} steps in {seconds:.2f} s, of which logging {share:.1%}")
         self.manifest.results = results(self.folder, self.spec, self.X.shape[0], self.metrics.baseline)
         self.manifest.results["residual_misses"] = self.trainer.misses
+        self.manifest.results |= self._results_of_variants()
         self.manifest.files = hashes(self.folder, RESULT_FILES)
         self.end(COMPLETE)
         return Outcome(self.folder, self.manifest, computed=True)
+
+    def _results_of_variants(self) -> dict[str, float | int]:
+        """What only some recipes have: how many draws it took, and how far off the flow may be."""
+        draws = {"draws": self.draws} if self.spec.model.resample != "never" else {}
+        return draws | ({} if self.flow is None else {"flow_error": self.flow.error})
 
     def _load(self) -> Checkpoint:
         checkpoint = load_checkpoint(self.folder / files.CHECKPOINT)
@@ -194,8 +203,8 @@ class Attempt:
         """The network of a run; a small one is a stack of one, so that its bits are those it has in a larger stack."""
         X = self.X
         if self.spec.stackable:
-            params, X = Params(*(each[None] for each in (params.W, params.U, params.a))), X[None]
-        return Network(params, X, component(self.spec))
+            params, X = Params(**{name: each[None] for name, each in params.given().items()}), X[None]
+        return Network(params, X, component(self.spec, self.X.shape[0]))
 
     def _fresh(self) -> tuple[Network, Tensor]:
         """Draw, solve step 0, measure the draw, and write the first rows."""
@@ -219,30 +228,43 @@ class Attempt:
         self._say(f"learning rate {baseline.learning_rate!r}, lambda_0 {baseline.lambda_0!r}")
         self.enter("spectra of step 0")
         self.metrics = Metrics(self._start(params), self.X, baseline, None)
+        self._follow(network)
+        trainer.stop_if_reached(solved)
         trainer.log(solved, lambda: network.cell(0), self.metrics)
         self.tell(solved)
         return network, e
 
-    def _draw(self) -> Params:
-        """W(0), U(0), a(0), telling how much of them is drawn."""
-        m, d = self.spec.model.width, self.X.shape[0]
-        drawn = 0
+    def _draw(self, draws: int = 0) -> Params:
+        """W(0), U(0), a(0), telling how much of them is drawn; draw number `draws` of the seed, where that is known."""
+        entries = drawn_entries(self.spec, self.X.shape[0])
+        filled = 0
 
         def on_entries(count: int) -> None:
-            nonlocal drawn
-            drawn += count
-            self.enter(DRAWING, drawn / (m * (m + d + 1)))
+            nonlocal filled
+            filled += count
+            self.enter(DRAWING, filled / entries % 1.0 or 1.0)
 
         self.enter(DRAWING, 0.0)
-        return draw(self.spec, d, self.device, on_entries)
+        found = drawn(self.spec, self.exact_X, self.exact_y, self.device, on_entries, draws)
+        if found.draws > 1 and not draws:
+            self._say(f"draw {found.draws} of the seed was the first that model.resample accepts")
+        self.draws = found.draws
+        return found.params
+
+    def _follow(self, network: Network, state: dict[str, float] | None = None) -> None:
+        """Make ready to follow gradient flow, where the recipe says so."""
+        train = self.spec.train
+        self.flow = Flow(network, self.y, train.flow_tolerance) if train.method == "flow" else None
+        if self.flow is not None and state:
+            self.flow.restore(state)
 
     def _start(self, params: Params) -> Start:
         """What the distances are measured from, apart from what is trained; W(0) is no copy where memory is short."""
-        init, a = self.spec.model.init, params.a.clone()
+        rows, a = INITIALISATIONS[self.spec.model.init].by_rows, params.readouts.clone()
         wanted = spec_bytes(self.spec, self.X.shape[1], self.X.shape[0], keeps_start=True)
-        if init in ROWS_OF_W and wanted > device_memory(self.device):
-            drawn = draw_of(self.spec, self.X.shape[0], self.device)
-            return Start(partial(ROWS_OF_W[init], drawn), params.U, a)
+        if rows is not None and wanted > device_memory(self.device):
+            again = draw_of(self.spec, self.X.shape[0], self.device, self.draws - 1)
+            return Start(partial(rows, again), params.U, a)
         return Start(partial(torch.split, params.W.clone()), params.U, a)
 
     def _certify(self, initial: Initial, learning_rate: float) -> None:
@@ -257,15 +279,18 @@ class Attempt:
         self.trainer = trainer = Trainer(self.spec, self.y, self._tables(checkpoint))
         self._first = trainer.step = checkpoint.state["step"]
         trainer.misses = checkpoint.state["misses"]
-        trainer.baseline = baseline = Baseline.restored(checkpoint)
-        params = self._draw()
+        trainer.baseline = baseline = Baseline.restored(self.spec, checkpoint)
+        params = self._draw(checkpoint.state.get("draws", 1))
         start = self._start(params)
         network = self._network(params)
         self.enter("putting the checkpoint in place")
         network.restore({name: stored[name].reshape(held.shape) for name, held in network.state().items()})
         self.metrics = Metrics(start, self.X, baseline, checkpoint.tensors["norm_vector"].numpy())
+        self._follow(network, checkpoint.state.get("flow"))
         e = network.prediction_error(self.rows_y)
-        self.enter(TRAINING, step=trainer.step, value=loss(e.reshape(-1)))
+        value = loss(e.reshape(-1))
+        trainer.stopped = trainer.reaches(value)
+        self.enter(TRAINING, step=trainer.step, value=value)
         return network, e
 
     def checkpoint(self, network: Network, k: int) -> None:
@@ -282,6 +307,10 @@ class Attempt:
             "marks": marks,
             "files": hashes(self.folder, STARTED),
         }
+        if self.draws > 1:
+            state["draws"] = self.draws
+        if self.flow is not None:
+            state["flow"] = self.flow.state()
         own = {name: tensor[k] if network.stacked else tensor for name, tensor in network.state().items()}
         tensors = {
             "U": cell.params.U, **own,

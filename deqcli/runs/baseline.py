@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -12,18 +13,21 @@ from torch import Tensor
 from deqcli.data.dataset import Dataset
 from deqcli.deq.activations import ACTIVATIONS
 from deqcli.deq.initialisation import INITIALISATIONS, Draw, OnEntries
-from deqcli.deq.network import Component, Params
+from deqcli.deq.model import ALL, Component, Params, Rates
+from deqcli.deq.schedule import Schedule
 from deqcli.errors import NumericalFailure
 from deqcli.recipe.schema import RunSpec
 from deqcli.runs.checkpoint import Checkpoint
+from deqcli.runs.scope import covered, scales
 from deqcli.theory.condition import safe_theorem_rate
 from deqcli.theory.draw import OnPart, SolvedDraw
-from deqcli.theory.initial import Initial, Scales, measure_initial
-from deqcli.theory.prediction import KernelPrediction
+from deqcli.theory.dynamics import Dynamics
+from deqcli.theory.initial import Initial, measure_initial
+from deqcli.theory.prediction import KernelPrediction, loss_bounds
 
 
-def draw_of(spec: RunSpec, input_dim: int, device: torch.device) -> Draw:
-    """What the draw of a run depends on."""
+def draw_of(spec: RunSpec, input_dim: int, device: torch.device, attempt: int = 0) -> Draw:
+    """What the draw of a run depends on; `attempt` counts the draws of its seed that were rejected before."""
     model, train = spec.model, spec.train
     return Draw(
         width=model.width,
@@ -33,12 +37,25 @@ def draw_of(spec: RunSpec, input_dim: int, device: torch.device) -> Draw:
         seed=train.seed,
         dtype=getattr(torch, train.dtype),
         device=device,
+        signs=model.readout == "signs",
+        skip=model.skip,
+        monotonicity=model.monotonicity,
+        attempt=attempt,
     )
 
 
-def draw(spec: RunSpec, input_dim: int, device: torch.device, on_entries: OnEntries = lambda _: None) -> Params:
+def drawn_entries(spec: RunSpec, input_dim: int) -> int:
+    """How many entries a draw fills."""
+    m, model = spec.model.width, spec.model
+    return m * (m * (2 if model.init == "monotone" else 1) + input_dim + (2 if model.skip else 1))
+
+
+def draw(
+    spec: RunSpec, input_dim: int, device: torch.device, on_entries: OnEntries = lambda _: None, attempt: int = 0
+) -> Params:
     """W(0), U(0), a(0) of a run: the same numbers whenever and wherever they are drawn."""
-    return INITIALISATIONS[spec.model.init](replace(draw_of(spec, input_dim, device), on_entries=on_entries))
+    drawn = replace(draw_of(spec, input_dim, device, attempt), on_entries=on_entries)
+    return INITIALISATIONS[spec.model.init](drawn)
 
 
 def tensors(dataset: Dataset) -> tuple[Tensor, Tensor]:
@@ -48,25 +65,54 @@ def tensors(dataset: Dataset) -> tuple[Tensor, Tensor]:
 
 def solve(spec: RunSpec, params: Params, X: Tensor, y: Tensor, on_part: OnPart = lambda _: None) -> SolvedDraw:
     """The draw `params` solved in float64, on its device; X and y in float64. Raises: NumericalFailure."""
-    return SolvedDraw.of(params, X, y, component(spec), on_part)
+    return SolvedDraw.of(params, X, y, component(spec, X.shape[0]), on_part)
 
 
 def measure(
     spec: RunSpec, solved: SolvedDraw, against_limit: bool = False, on_part: OnPart = lambda _: None
 ) -> Initial:
     """What the theory asks of a draw, beside H_inf where that is asked for. Raises: NumericalFailure."""
-    return measure_initial(solved, scales(spec), against_limit, on_part)
+    initial = measure_initial(solved, scales(spec), against_limit, on_part)
+    return replace(initial, kernel=replace(initial.kernel, dynamics=dynamics(spec)))
 
 
-def scales(spec: RunSpec) -> Scales:
-    """The scales of the initialisation."""
-    return Scales(spec.model.sigma_w_sq, spec.model.readout_scale)
+def component(spec: RunSpec, input_dim: int) -> Component:
+    """The activation of a run, its solver with the tolerance in numbers, and what of the network is trained and how."""
+    model, tolerance = spec.model, spec.solver.tolerance_for(spec.train.precision)
+    return Component(
+        ACTIVATIONS[model.activation],
+        spec.solver.model_copy(update={"tolerance": tolerance}),
+        rectified=model.injection == "rectified",
+        monotonicity=model.monotonicity if model.init == "monotone" else None,
+        rates=rates(spec, input_dim),
+        momentum=spec.train.momentum,
+    )
 
 
-def component(spec: RunSpec) -> Component:
-    """The activation of a run, and its solver with the tolerance in numbers."""
-    tolerance = spec.solver.tolerance_for(spec.train.precision)
-    return Component(ACTIVATIONS[spec.model.activation], spec.solver.model_copy(update={"tolerance": tolerance}))
+def rates(spec: RunSpec, input_dim: int) -> Rates:
+    """1 of what is trained and 0 of the rest; in the tangent-kernel parametrisation times the variance of an entry.
+
+    There W = sqrt(2 sigma_w^2/m) W', U = sqrt(2/d) U' and a = readout_scale/sqrt(m) a', and the entries of W', U' and
+    a', which have variance 1, are what gradient descent works on. Source: Jacot et al. 2018.
+    """
+    model, trained = spec.model, spec.train.parameters
+    sizes = ALL
+    if model.parametrisation == "ntk":
+        m, d, alpha = model.width, input_dim, model.readout_scale
+        sizes = Rates(2 * model.sigma_w_sq / m, 2 / d, alpha * alpha / m)
+    return Rates(**{name: getattr(sizes, name) if name in trained else 0.0 for name in ("W", "U", "a")})
+
+
+def dynamics(spec: RunSpec) -> Dynamics:
+    """How a fixed kernel would be trained on: schedule, momentum, or flow."""
+    train = spec.train
+    return Dynamics(schedule(spec), train.momentum, train.method == "flow")
+
+
+def schedule(spec: RunSpec) -> Schedule:
+    """The factors on the learning rate."""
+    train = spec.train
+    return Schedule(train.schedule, train.steps, train.decay, train.decay_every, train.warmup)
 
 
 def learning_rate(spec: RunSpec, initial: Initial) -> float:
@@ -90,19 +136,35 @@ def learning_rate(spec: RunSpec, initial: Initial) -> float:
 
 @dataclass(frozen=True)
 class Baseline:
-    """The scalars of the start that later rows refer to, and the kernel that predicts the loss."""
+    """The scalars of the start that later rows refer to, and the kernel that predicts the loss.
+
+    `bounded`: whether conclusion (iii) of Theorem 1 is about this training.
+    """
 
     learning_rate: float
     initial_loss: float
     lambda_0: float
     spectral_norm_upper: float
     kernel: KernelPrediction
+    bounded: bool = True
+
+    @property
+    def dynamics(self) -> Dynamics:
+        """How the kernel is trained on."""
+        return self.kernel.dynamics
+
+    def loss_bounds(self, steps: Sequence[int]) -> list[float | None]:
+        """What conclusion (iii) says of the loss at some steps, which ascend; None where it says nothing."""
+        if not self.bounded:
+            return [None] * len(steps)
+        return loss_bounds(self.initial_loss, self.lambda_0, self.learning_rate, steps, self.dynamics)
 
     @classmethod
     def of(cls, spec: RunSpec, initial: Initial) -> Self:
         """From a measured draw."""
         rate = learning_rate(spec, initial)
-        return cls(rate, initial.loss, initial.computed.lambda_0, initial.safe.spectral_norm, initial.kernel)
+        computed, bounded = initial.computed, covered(spec)
+        return cls(rate, initial.loss, computed.lambda_0, initial.safe.spectral_norm, initial.kernel, bounded)
 
     def scalars(self) -> dict[str, float]:
         """What goes into a checkpoint's state; JSON keeps every bit of a float."""
@@ -121,10 +183,9 @@ class Baseline:
         }
 
     @classmethod
-    def restored(cls, checkpoint: Checkpoint) -> Self:
+    def restored(cls, spec: RunSpec, checkpoint: Checkpoint) -> Self:
         """From a checkpoint."""
         scalars: dict[str, Any] = checkpoint.state["baseline"]
-        kernel = KernelPrediction(
-            *(checkpoint.tensors[f"kernel_{name}"].numpy() for name in ("eigenvalues", "projections"))
-        )
-        return cls(**scalars, kernel=kernel)
+        values, projections = (checkpoint.tensors[f"kernel_{name}"].numpy() for name in ("eigenvalues", "projections"))
+        kernel = KernelPrediction(values, projections, dynamics(spec))
+        return cls(**scalars, kernel=kernel, bounded=covered(spec))

@@ -17,9 +17,10 @@ from deqcli.errors import Interrupted
 from deqcli.recipe.schema import RunSpec
 from deqcli.runs.attempt import Attempt, Outcome
 from deqcli.runs.device import matmul_precision, threads_limited
+from deqcli.runs.flow import Flow
 from deqcli.runs.folder import INTERRUPTED
 from deqcli.runs.signals import StopSignals
-from deqcli.runs.trainer import Seconds
+from deqcli.runs.trainer import Seconds, Step
 
 OnRunEnd = Callable[[RunSpec, Outcome | Exception], None]
 """Told of each run how it ended: its outcome, or what it raised."""
@@ -137,9 +138,12 @@ class Team:
             self.dropped.append((self.attempts[k], end))
 
     def advance(self) -> None:
-        """One gradient step of every network; those that fail or finish are then in `dropped`."""
+        """One gradient step of every network, or of the flow; those that fail or finish are then in `dropped`."""
+        if self.attempts[0].flow is not None:
+            self._follow(self.attempts[0].flow)
+            return
         clock = [time.perf_counter()]
-        self.network.descend(self._e, self._rate)
+        self.network.descend(self._e, self._rate_now())
         for attempt in self.attempts:
             attempt.trainer.step += 1
         clock.append(time.perf_counter())
@@ -159,6 +163,24 @@ class Team:
                 attempt.trainer.seconds = self._seconds(clock)
                 self._settle(k, partial(self._take, k, forward[k], adjoint[k]))
 
+    def _rate_now(self) -> float | Tensor:
+        """The learning rate of this step; runs with a schedule are alone."""
+        dynamics = self.attempts[0].metrics.baseline.dynamics
+        constant = dynamics.schedule.constant
+        return self._rate if constant else self._rate * dynamics.schedule.factor(self.attempts[0].trainer.step)
+
+    def _follow(self, flow: Flow) -> None:
+        """One step of a flow, whose network is alone."""
+        trainer = self.attempts[0].trainer
+        trainer.step += 1
+        moved = flow.follow(self._e, self.attempts[0].metrics.baseline.learning_rate)
+        self._e = moved.prediction_error
+        trainer.seconds = Seconds(0.0, flow.forward_seconds, flow.adjoint_seconds)
+        self._settle(0, partial(trainer.accept_equilibrium, moved.forward))
+        if not self.dropped:
+            assert moved.adjoint is not None
+            self._settle(0, partial(self._take, 0, moved.forward, moved.adjoint))
+
     def _seconds(self, clock: list[float]) -> Seconds:
         return Seconds(*((after - before) / self.network.size for before, after in pairwise(clock)))
 
@@ -167,6 +189,8 @@ class Team:
         attempt, trainer = self.attempts[k], self.attempts[k].trainer
         e = self._e[k].clone() if self.network.stacked else self._e  # in memory of its own, aligned as if it were alone
         solved = trainer.accept(forward, adjoint, e)
+        if trainer.stop_if_reached(solved):
+            solved = self._confirmed(attempt)
         trainer.log(solved, lambda: self.network.cell(k), attempt.metrics)
         attempt.tell(solved)
         if trainer.finished:
@@ -174,6 +198,14 @@ class Team:
         if trainer.step % attempt.spec.log.checkpoint_every == 0:
             attempt.checkpoint(self.network, k)
         return None
+
+    def _confirmed(self, attempt: Attempt) -> Step:
+        """The step once more, its residuals computed: it was not known to be the last. Such runs are alone."""
+        forward = self.network.solve_equilibrium()
+        attempt.trainer.accept_equilibrium(forward)
+        adjoint = self.network.solve_adjoint()
+        self._e = self.network.prediction_error(self._y)
+        return attempt.trainer.accept(forward, adjoint, self._e)
 
     def left(self) -> list[Started]:
         """Those that have not ended, each alone again."""

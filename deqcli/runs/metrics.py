@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 import numpy as np
@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from deqcli.deq.network import Cell
+from deqcli.deq.model import Cell
 from deqcli.deq.precision import UNIT_ROUNDOFF, exact_device, to_float64
 from deqcli.deq.room import ALIGNMENT
 from deqcli.deq.spectral import (
@@ -28,7 +28,7 @@ from deqcli.deq.spectral import (
 )  # fmt: skip
 from deqcli.runs.baseline import Baseline
 from deqcli.runs.records import METRICS
-from deqcli.theory.prediction import loss_bound
+from deqcli.theory.ntk import empirical_ntk
 
 ENTRIES_PER_BLOCK = {"cpu": 2**18}
 """Converted to float64 at a time where that should stay in the cache; 2^22 on other devices."""
@@ -59,7 +59,7 @@ class Metrics:
     def __init__(self, start: Start, X: Float[Tensor, "d n"], baseline: Baseline, vector: np.ndarray | None) -> None:
         self.start, self.baseline = start, baseline
         self.vector = vector
-        self.XtX = gram(X)
+        self.X, self.XtX = X, gram(X)
 
     def row(self, cell: Cell, prediction_error: Tensor, step: int, loss: float) -> dict[str, float | None]:
         """The row of a step whose equilibrium and adjoint are solved."""
@@ -73,7 +73,7 @@ class Snapshot:
     def __init__(self, metrics: Metrics, cell: Cell, prediction_error: Tensor, step: int, loss: float) -> None:
         self._metrics, self._step, self._loss = metrics, step, loss
         self._baseline, self._params = metrics.baseline, cell.params
-        self._Z, self._V = aligned(cell.Z), aligned(cell.V)
+        self._cell, self._Z, self._V = cell, aligned(cell.Z), aligned(cell.V)
         self._e = prediction_error
 
     @cached_property
@@ -104,18 +104,27 @@ class Snapshot:
     def gradient_norm(self) -> float:
         """||grad Phi|| = sqrt(||Z e||^2 + <S^T S, Z^T Z + X^T X>), over W, U and a together, with S = V diag(e).
 
-        It is sqrt(e^T H e) (Ling et al. 2023, section 2.3). S^T S (n, n) is taken in the precision of training, and
-        summed in float64.
+        It is sqrt(e^T H e) (Ling et al. 2023, section 2.3), each of the three times its factor in `Rates`. S^T S (n, n)
+        is taken in the precision of training, and summed in float64; H itself where the layer is another one.
         """
-        e, G = to_float64(self._e), self._gram
+        e, G, rates = to_float64(self._e), self._gram, self._cell.component.rates
+        if not (self._cell.component.plain_layer and self._params.b is None):
+            H = empirical_ntk(replace(self._cell, Z=self._Z, V=self._V), G, self._metrics.X)
+            return math.sqrt(max(float(torch.dot(e, H @ e)), 0.0))
         StS, scale = scaled_gram(self._V * self._e)
-        weights = scale * (torch.dot(StS, G.flatten()) + torch.dot(StS, self._metrics.XtX.flatten()))
-        return math.sqrt(max(float(torch.dot(e, G @ e) + weights), 0.0))
+        by_w, by_u = torch.dot(StS, G.flatten()), torch.dot(StS, self._metrics.XtX.flatten())
+        weights = scale * (rates.W * by_w + rates.U * by_u)
+        return math.sqrt(max(float(rates.a * torch.dot(e, G @ e) + weights), 0.0))
 
     @property
     def pl_ratio(self) -> float | None:
-        """||grad Phi||^2 / (2 Phi lambda_tau), at least 1; missing where Phi = 0 or lambda_tau is mere rounding."""
+        """||grad Phi||^2 / (2 Phi lambda_tau), at least 1; missing where Phi = 0 or lambda_tau is mere rounding.
+
+        Missing as well where a is not trained at the learning rate itself: G is then no part of H.
+        """
         if self.lambda_min <= gram_rounding(self._Z, self._gram) or self._loss == 0:
+            return None
+        if self._cell.component.rates.a != 1:
             return None
         return self.gradient_norm**2 / (2 * self._loss * self.lambda_min)
 
@@ -131,14 +140,14 @@ class Snapshot:
 
     @property
     def distance_a(self) -> float:
-        """||a - a(0)||_2."""
-        return distance(self._params.a, partial(torch.split, self._metrics.start.a))
+        """||a - a(0)||_2, of both readouts together where there is a skip connection."""
+        return distance(self._params.readouts, partial(torch.split, self._metrics.start.a))
 
     @property
-    def loss_bound(self) -> float:
-        """(1 - eta lambda_0/2)^step Phi(0), conclusion (iii) of Theorem 1."""
-        b = self._baseline
-        return loss_bound(b.initial_loss, b.lambda_0, b.learning_rate, self._step)
+    def loss_bound(self) -> float | None:
+        """(1 - eta lambda_0/2)^step Phi(0), conclusion (iii) of Theorem 1; missing for a training it says nothing of."""
+        (bound,) = self._baseline.loss_bounds([self._step])
+        return bound
 
     @property
     def loss_predicted(self) -> float | None:

@@ -21,12 +21,13 @@ def prediction_rows(spec: RunSpec, prediction: KernelPrediction | Ensemble, lear
         kernel, mean, band = OF_DATA, prediction.mean, prediction.band(learning_rate, steps)
     else:
         kernel, mean, band = OF_DRAW, prediction, [(None, None, None)] * len(steps)
-    for step, (low, median, high) in zip(steps, band, strict=True):
+    losses = mean.losses(learning_rate, steps)
+    for step, loss, (low, median, high) in zip(steps, losses, band, strict=True):
         yield prediction_keys(spec, kernel) | {
             "learning_rate": learning_rate,
             "step": step,
             "time": learning_rate * spec.model.width * step,
-            "loss": mean.loss(learning_rate, step),
+            "loss": loss,
             "loss_low": low,
             "loss_median": median,
             "loss_high": high,

@@ -6,12 +6,12 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
+from deqcli.deq.activations import ACTIVATIONS
 from deqcli.deq.solvers import error_bound, usual_rounding
 from deqcli.recipe.schema import RunSpec
-from deqcli.runs.baseline import Baseline, component
+from deqcli.runs.baseline import Baseline
 from deqcli.runs.files import LOSS, SPECTRAL
 from deqcli.runs.records import read_rows
-from deqcli.theory.prediction import loss_bound
 
 Results = dict[str, float | int | None]
 
@@ -29,7 +29,7 @@ def results(folder: Path, spec: RunSpec, input_dim: int, baseline: Baseline) -> 
     """
     losses = [row for row in read_rows(folder / LOSS) if row["loss"]]
     spectra = read_rows(folder / SPECTRAL)
-    lipschitz = component(spec).activation.lipschitz
+    lipschitz = ACTIVATIONS[spec.model.activation].lipschitz
     rounding = usual_rounding(spec.model.width, input_dim, spec.train.precision)
     residuals = {int(row["step"]): float(row["residual"]) for row in losses}
     uppers = {int(row["step"]): float(row["spectral_norm_upper"]) for row in spectra}
@@ -65,24 +65,31 @@ def _worst(name: str, values: Mapping[int, float | None], choose: Callable[..., 
 
 def _over_bound(losses: list[dict[str, str]], baseline: Baseline) -> dict[int, float | None]:
     """Phi(tau)/loss_bound at every logged step after the first; None where the bound is 0 and says nothing."""
-    b, found = baseline, dict[int, float | None]()
-    for row in losses[1:]:
-        step = int(row["step"])
-        found[step] = _ratio(float(row["loss"]), loss_bound(b.initial_loss, b.lambda_0, b.learning_rate, step))
-    return found
+    bounds = baseline.loss_bounds([int(row["step"]) for row in losses[1:]])
+    rows = zip(losses[1:], bounds, strict=True)
+    return {int(row["step"]): None if bound is None else _ratio(float(row["loss"]), bound) for row, bound in rows}
 
 
 def _rates(losses: list[dict[str, str]], baseline: Baseline) -> Results:
     """Linear rates: what log(Phi) falls by in a step."""
     first, last = losses[len(losses) // 2], losses[-1]
     steps = int(first["step"]), int(last["step"])
-    kernel = [baseline.kernel.loss(baseline.learning_rate, step) for step in steps]
-    contraction = 1 - baseline.learning_rate * baseline.lambda_0 / 2
+    kernel = baseline.kernel.losses(baseline.learning_rate, steps)
     return {
         "rate_measured": _fall(steps, (float(first["loss"]), float(last["loss"]))),
         "rate_kernel": _fall(steps, kernel),
-        "rate_theorem": 0.0 - math.log(contraction) if contraction > 0 else None,
+        "rate_theorem": _promised(steps, baseline),
     }
+
+
+def _promised(steps: tuple[int, int], baseline: Baseline) -> float | None:
+    """-log(1 - eta lambda_0/2), or the mean over the steps of a schedule; None where Theorem 1 promises nothing."""
+    if not (baseline.bounded and baseline.dynamics.a_power):
+        return _fall(steps, baseline.loss_bounds(steps))
+    x = baseline.learning_rate * baseline.lambda_0 / 2
+    if baseline.dynamics.flow:
+        return 2 * x
+    return 0.0 - math.log(1 - x) if x < 1 else None
 
 
 def _fall(steps: tuple[int, int], losses: Sequence[float | None]) -> float | None:

@@ -11,7 +11,8 @@ from typing import NoReturn
 
 from torch import Tensor
 
-from deqcli.deq.network import Cell, loss
+from deqcli.deq.model import Cell
+from deqcli.deq.network import loss
 from deqcli.deq.solvers import Solution, Status
 from deqcli.errors import NumericalFailure
 from deqcli.recipe.schema import RunSpec
@@ -80,6 +81,7 @@ class Trainer:
     def __init__(self, spec: RunSpec, y: Tensor, tables: Tables) -> None:
         self.spec, self.y, self.tables = spec, y, tables
         self.step = self.misses = 0
+        self.stopped = False
         self.baseline: Baseline | None = None
         self.spectrum: Spectrum | None = None
         self.seconds = Seconds()
@@ -88,12 +90,22 @@ class Trainer:
 
     @property
     def finished(self) -> bool:
-        """Whether the last step is done."""
-        return self.step >= self.spec.train.steps
+        """Whether the last step is done, or the loss where the recipe stops."""
+        return self.stopped or self.step >= self.spec.train.steps
+
+    def reaches(self, value: float) -> bool:
+        """Whether the recipe stops at this loss."""
+        stop = self.spec.train.stop_at_loss
+        return stop is not None and value <= stop
+
+    def stop_if_reached(self, solved: Step) -> bool:
+        """Whether this is the step where the recipe stops; it is then the last one."""
+        self.stopped = self.reaches(solved.loss)
+        return self.stopped
 
     def logs_spectra(self, step: int) -> bool:
         """Whether a row of spectral.csv is due at a step; its residuals are then computed and not estimated."""
-        return step % self.spec.log.spectral_every == 0 or step == self.spec.train.steps
+        return step % self.spec.log.spectral_every == 0 or step == self.spec.train.steps or self.stopped
 
     def accept_equilibrium(self, forward: Solution) -> None:
         """Raise NumericalFailure, after the row that says so, where the equilibrium was not solved."""
@@ -114,7 +126,7 @@ class Trainer:
         Raises: NumericalFailure after its row, where the loss is not finite or beyond 1000 times the initial one.
         """
         start = time.perf_counter()
-        every, last = self.spec.log, solved.step == self.spec.train.steps
+        every, last = self.spec.log, self.finished
         self.refuse_runaway(solved, LOSS_DIVERGED_BEYOND * metrics.baseline.initial_loss)
         if last or solved.step % every.loss_every == 0:
             self._row(RowStatus.CONVERGED, solved.loss, solved.forward, solved.adjoint)
@@ -159,7 +171,7 @@ class Trainer:
         tolerance = self.spec.solver.tolerance_for(self.spec.train.precision)
         raise NumericalFailure(
             f"step {self.step}: the {what} was not solved: {failed.status.sentence} (residual {failed.residual:.3g}, "
-            f"tolerance {tolerance:g}, iterations {failed.iterations}). {self._advice()}"
+            f"tolerance {tolerance:g}, iterations {failed.iterations}{_norm_reached(failed)}). {self._advice()}"
         )
 
     def _advice(self) -> str:
@@ -176,6 +188,10 @@ class Trainer:
         scales = "Use a smaller data.label_scale or model.readout_scale"
         advice = _smaller_rate(self.baseline) if self.baseline else scales
         return f"step {solved.step}: the loss diverged ({size}). {advice}."
+
+
+def _norm_reached(failed: Solution) -> str:
+    return "" if failed.norm is None else f", norm reached {failed.norm:.3g}"
 
 
 def _spectrum(step: int, row: dict[str, float | None], lambda_0: float) -> Spectrum:

@@ -77,7 +77,12 @@ def _differences(recipe: Recipe, trained: Recipe) -> Iterator[str]:
 def compare(measured: Measurement, prediction: KernelPrediction | Ensemble, learning_rate: float) -> Comparison:
     """Put the rows of a run beside the prediction for them; a predicted loss of 0 or overflow is infinitely far."""
     mean = prediction.mean if isinstance(prediction, Ensemble) else prediction
-    deviations = [(_decades(loss, mean.loss(learning_rate, step)), step) for step, loss in measured.losses]
+    steps = [step for step, _ in measured.losses]
+    predicted = mean.losses(learning_rate, steps)
+    deviations = [
+        (_decades(loss, expected), step)
+        for (step, loss), expected in zip(measured.losses, predicted, strict=True)
+    ]
     largest, step = max(deviations, key=lambda each: abs(each[0]))
     share = _share_in_band(measured, prediction, learning_rate) if isinstance(prediction, Ensemble) else None
     return Comparison(largest, step, deviations[-1][0], share)

@@ -19,6 +19,7 @@ from deqcli.theory.depth import TIED, UNTIED, Rate, rates_over_width
 DRAW_COLUMNS = (*RUN_KEYS, "status", *Measured.__annotations__, "remarks", "error")
 SPECTRA_COLUMNS = (*RUN_KEYS, "kernel", "index", "eigenvalue")
 DEPTH_COLUMNS = (*RUN_KEYS, "depth", "quantity", "source", "value", "bound")
+HERMITE_COLUMNS = (*RUN_KEYS, "order", "coefficient")
 RATE_COLUMNS = (*RUN_KEYS, "quantity", "against", "rate", "relation", "expected")
 KERNELS = {"G": "gram", "H": "ntk", "m K": "population_gram", "H_inf": "population_ntk"}
 """Names in spectra.csv, and the attribute of `Spectra` that has the eigenvalues."""
@@ -85,6 +86,18 @@ def _spectrum_rows(drawn: CheckedDraw) -> Iterator[Row]:
             yield row_keys(drawn.spec) | {"kernel": kernel, "index": index, "eigenvalue": value}
 
 
+def _hermite(draws: Sequence[CheckedDraw]) -> str | None:
+    rows = [row_keys(each.spec) | row for each in draws for row in hermite_rows(each)]
+    return csv_text(HERMITE_COLUMNS, rows) if rows else None
+
+
+def hermite_rows(drawn: CheckedDraw) -> list[Row]:
+    """A row for each Hermite coefficient of an activation other than the ReLU, at the variance of the limit."""
+    expansion = drawn.initial.expansion if drawn.initial else None
+    listed = expansion.listed if expansion else ()
+    return [{"order": order, "coefficient": coefficient} for order, coefficient in enumerate(listed)]
+
+
 def _depths(draws: Sequence[CheckedDraw]) -> str | None:
     rows = [row_keys(each.spec) | level.row() for each in draws for level in each.depths]
     return csv_text(DEPTH_COLUMNS, rows) if rows else None
@@ -105,7 +118,11 @@ def width_rates(draws: Sequence[CheckedDraw]) -> list[Rate]:
     last = [(each.spec.model.width, level) for each in draws for level in each.depths[-4:]]
     return rates_over_width(
         {
-            quantity: [(width, level.value) for width, level in last if level.quantity == quantity]
+            quantity: [
+                (width, level.value)
+                for width, level in last
+                if level.quantity == quantity and level.value is not None
+            ]
             for quantity in (TIED, UNTIED)
         }
     )
@@ -115,6 +132,7 @@ TABLES: dict[str, Callable[[Sequence[CheckedDraw]], str | None]] = {
     "draws.csv": _draws,
     files.CERTIFICATES: _certificates,
     "spectra.csv": _spectra,
+    "hermite.csv": _hermite,
     "depth.csv": _depths,
     "rates.csv": _rates,
 }

@@ -29,7 +29,7 @@ class Measured:
 
     spectral_norm: float
     spectral_norm_upper: float
-    spectral_norm_limit: float
+    spectral_norm_limit: float | None
     lambda_0: float
     lambda_0_lower: float | None
     lambda_star: float | None

@@ -10,16 +10,15 @@ from deqcli.deq.activations import ACTIVATIONS
 from deqcli.recipe.machine import machine_memory
 from deqcli.recipe.memory import spec_bytes
 from deqcli.recipe.schema import Recipe
-from deqcli.runs.baseline import tensors
+from deqcli.runs.baseline import scales, tensors
 from deqcli.sweep.checks import CheckedDraw, CheckOptions, check_draws
+from deqcli.sweep.hindrances import beyond_scales, hindrances, of_the_data
 from deqcli.theory.certificates import certify
 from deqcli.theory.condition import least_slack, safe_theorem_rate
 from deqcli.theory.expected import Expected
 from deqcli.theory.initial import Initial
 from deqcli.theory.population import Population
-
-SCALELESS = ("assumption_1", "assumption_2_norms", "assumption_2_parallel", "well_posed", "theorem_2")
-"""Inequalities that neither readout_scale nor label_scale enters."""
+from deqcli.theory.sizes import Scales
 
 SIGMA_W_SQ = (0.08, 0.05, 0.02, 0.01, 0.005, 0.002, 0.001)
 """Tried below the recipe's own where that makes W(0) too large."""
@@ -53,8 +52,11 @@ def suggest(recipe: Recipe, draws: Sequence[CheckedDraw], options: CheckOptions)
 
     Both answers are drawn and checked before they are given. Where no scale helps, since num_samples exceeds the width
     or lambda_0 is too small, a smaller sigma_w_sq is tried, then larger widths, as far as memory goes.
+    Nothing is suggested where the theory does not cover the recipe.
     Raises: Refused, NumericalFailure (K does not exist).
     """
+    if hindering := hindrances(draws):
+        return Suggestion([f"No initialisation is suggested: {sentence}." for sentence in hindering])
     if all(not each.failed and each.error is None for each in draws):
         return Suggestion(["Every inequality holds as it is; nothing is to be changed."])
     found, quiet = Suggestion(), replace(options, depth=None, on_draw=lambda _: None)
@@ -73,7 +75,7 @@ def _suggest_sigma(base: Recipe, options: CheckOptions, found: Suggestion) -> No
     if SCALES in found.recipes and base.model.sigma_w_sq > SMALL_SIGMA_W_SQ:
         smaller = _with_sigma(base, SMALL_SIGMA_W_SQ)
         drawn = _draws(smaller, options)
-        if not any(map(_beyond_scales, drawn)):
+        if not any(map(beyond_scales, drawn)):
             _suggest_scales(SIGMA, smaller, [each.initial for each in drawn if each.initial], options, found)
 
 
@@ -113,10 +115,12 @@ def _fitting(
         drawn = draws if candidate is recipe else _draws(candidate, options)
         failing: dict[int, str] = {}
         for each in drawn:
-            if why := _beyond_scales(each):
+            if why := beyond_scales(each):
                 failing.setdefault(each.spec.model.width, why)
         sentences += [f"model.sigma_w_sq {candidate.model.sigma_w_sq:g}: {why}." for why in failing.values()]
         widths = [width for width in candidate.widths if width not in failing]
+        if any(map(of_the_data, drawn)):
+            return None
         if widths:
             kept = [each.initial for each in drawn if each.spec.model.width in widths and each.initial]
             return _with_widths(candidate, widths), kept
@@ -159,17 +163,6 @@ def _with_widths(recipe: Recipe, widths: list[int]) -> Recipe:
 
 def _with_sigma(recipe: Recipe, sigma_w_sq: float) -> Recipe:
     return recipe.model_copy(update={"model": recipe.model.model_copy(update={"sigma_w_sq": sigma_w_sq})})
-
-
-def _beyond_scales(drawn: CheckedDraw) -> str | None:
-    """What fails that no readout_scale or label_scale can mend, with its numbers."""
-    where = f"width {drawn.spec.model.width}, seed {drawn.spec.train.seed}"
-    if drawn.error is not None:
-        return f"{where}: {drawn.error}"
-    if "enough_width" in drawn.outside:
-        return f"{where}: {drawn.outside['enough_width']}"
-    failed = [each for each in drawn.certificates if each.name in SCALELESS and not each.holds]
-    return f"{where}: {failed[0].name} fails, {failed[0].lhs:.6g} against {failed[0].rhs:.6g}" if failed else None
 
 
 def _largest_factor(initials: Sequence[Initial], smallest: float) -> float:
@@ -241,15 +234,13 @@ def _draws(recipe: Recipe, options: CheckOptions) -> list[CheckedDraw]:
 
 def _suggest_width(recipe: Recipe, options: CheckOptions, found: Suggestion) -> None:
     """The smallest width at which Condition 1 is expected at the recipe's scales, drawn where that is possible."""
-    dataset, model = recipe.data.load(), recipe.model
-    if model.sigma_w_sq >= 0.125:
-        found.sentences.append(
-            "No width is expected to do: at sigma_w_sq of 1/8 or more the norm of W(0) does not stay below 1."
-        )
+    dataset, model, own = recipe.data.load(), recipe.model, scales(recipe.run())
+    if own.limit_gap <= 0:
+        found.sentences.append(_too_large_at_every_width(own))
         return
     X, y = tensors(dataset)
     population = Population.of(X, model.sigma_w_sq, ACTIVATIONS[model.activation], model.readout_scale)
-    expected = Expected.of(population, X, y)
+    expected = Expected.of(population, X, y, own)
     limit = expected.limit_of_9
     if not limit > 1:
         found.sentences.append(
@@ -272,6 +263,16 @@ def _suggest_width(recipe: Recipe, options: CheckOptions, found: Suggestion) -> 
         return
     found.recipes[WIDTH] = drawn
     found.sentences.append(f"At width {drawn.model.width} every inequality holds for its draws (checked).")
+
+
+def _too_large_at_every_width(own: Scales) -> str:
+    """The sigma_w_sq from which on the limit of ||W(0)||_2, which is a multiple of sigma_w, is 1/L or more."""
+    most = "1" if own.lipschitz == 1 else f"1/L = {1 / own.lipschitz:.6g}"
+    if own.spectral_norm_limit is None:
+        return f"No width is expected to do: the norm of W(0) is not known to stay below {most}."
+    largest = own.sigma_w_sq / (own.lipschitz * own.spectral_norm_limit) ** 2
+    named = "1/8" if math.isclose(largest, 0.125) else f"{largest:.6g}"
+    return f"No width is expected to do: at sigma_w_sq of {named} or more the norm of W(0) does not stay below {most}."
 
 
 def _expected_width(expected: Expected) -> int | None:

@@ -1,6 +1,7 @@
 """The papers' inequalities for a draw, one certificate each: both sides, slack, verdict, and what width can do.
 
-To add one, write a function from `Statement` to `Certificate` and name it in `CERTIFICATES`.
+To add one, write a function from `Statement` to `Certificate` and name it in `CERTIFICATES`. L is the Lipschitz constant
+of the activation, 1 for the ReLU.
 """
 
 from __future__ import annotations
@@ -10,8 +11,10 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from deqcli.theory import condition, sharper
-from deqcli.theory.initial import Initial, marked
+from deqcli.theory.hypotheses import marked
+from deqcli.theory.initial import Initial
 from deqcli.theory.statement import Certificate, Statement, of_lambda_0, of_the_rate, row, to_three_halves
+from deqcli.theory.truong import TRUONG
 
 PAPER = "Ling et al. 2023"
 SHARPER = f"{PAPER}, proof of Theorem 1 made sharper"
@@ -20,9 +23,9 @@ NORM_TOLERANCE = 1e-6
 
 
 def assumption_1(s: Statement) -> Certificate:
-    """1/8 > sigma_w^2."""
-    sigma_w_sq = s.initial.scales.sigma_w_sq
-    return Certificate("assumption_1", f"{PAPER}, Assumption 1", 0.125, sigma_w_sq, None, strict=True)
+    """1/(8 L^2) > sigma_w^2."""
+    scales, source = s.initial.scales, f"{PAPER}, Assumption 1"
+    return Certificate("assumption_1", source, scales.largest_sigma_w_sq, scales.sigma_w_sq, None, strict=True)
 
 
 def assumption_2_norms(s: Statement) -> Certificate:
@@ -37,17 +40,20 @@ def assumption_2_parallel(s: Statement) -> Certificate:
 
 
 def well_posed(s: Statement) -> Certificate:
-    """1 > ||W(0)||_2: the layer contracts, and there is one equilibrium."""
-    limit = 1 / s.initial.scales.spectral_norm_limit
-    return Certificate("well_posed", f"{PAPER}, section 3.1", 1.0, s.sizes.spectral_norm, limit, strict=True)
+    """1 > L ||W(0)||_2: the layer contracts, and there is one equilibrium."""
+    scales = s.initial.scales
+    limit = scales.spectral_norm_limit and 1 / (scales.lipschitz * scales.spectral_norm_limit)
+    return Certificate("well_posed", f"{PAPER}, section 3.1", 1.0, s.sizes.contraction, limit, strict=True)
 
 
 def lemma_1(s: Statement) -> Certificate:
     """2 sqrt2 sigma_w >= ||W(0)||_2: the limit of the norm, which draws lie on either side of.
 
-    Its excess shrinks with width and its sign stays a matter of chance, so width does not repair it.
+    Its excess shrinks with width and its sign stays a matter of chance, so width does not repair it. Of another
+    initialisation the limit is its own; where that is not known the sides are missing.
     """
-    limit, upper = s.initial.scales.spectral_norm_limit, s.sizes.spectral_norm
+    limit = s.initial.scales.spectral_norm_limit
+    upper = None if limit is None else s.sizes.spectral_norm
     assumes = ("assumption_1",)
     return Certificate("lemma_1", f"{PAPER}, Lemma 1", limit, upper, 1.0, about_a_limit=True, assumes=assumes)
 
@@ -79,10 +85,11 @@ def _eq_9(s: Statement, name: str, source: str, factor: float) -> Certificate:
 
     As m grows, delta -> 0, ||a|| -> alpha, ||U||^2 ~ 2m/d and lambda_0 ~ m lambda_*, so the slack tends to
     lambda_* (1 - 2 sqrt2 sigma_w)^4 / (2 factor n alpha^2). Without a limit: lambda_0 <= tr G / n and
-    ||Z||_F <= ||U|| ||X||_F / (1 - ||W||) give slack <= (1 - rho_w)^2 / (factor n rho_a^2) at every width.
+    ||Z||_F <= c_a ||X||_F give slack <= (1/L - rho_w)^2 / (factor n rho_a^2) at every width.
+    `Scales.ratio_of_9` is the square root of the limit, but for its first factors, for every phi.
     """
     rhs = None if s.delta is None else condition.rhs_9(s.sizes, s.delta, factor)
-    ratio = max(s.limit_gap, 0.0) ** 2 / s.initial.scales.readout_scale
+    ratio = s.initial.scales.ratio_of_9
     star = s.initial.computed.lambda_star or 0.0
     return row(s, name, source, rhs, star / (2 * factor * s.initial.num_samples) * ratio * ratio)
 
@@ -104,7 +111,7 @@ def theorem_1_eq_10(s: Statement) -> Certificate:
 
 
 def sharper_eq_7_w(s: Statement) -> Certificate:
-    """lambda_0 >= (4/w) c z ||e(0)||, with w the radius of W, c = rho_a/(1 - rho_w), z >= ||Z(tau)||_2."""
+    """lambda_0 >= (4/w) c z ||e(0)||, with w the radius of W, c = rho_a/(1/L - rho_w), z >= ||Z(tau)||_2."""
     rhs = None if s.radii is None else sharper.rhs_7_w(s.sizes, s.radii)
     return row(s, "sharper_eq_7_w", SHARPER, rhs, s.limit_of_growing)
 
@@ -116,7 +123,7 @@ def sharper_eq_7_a(s: Statement) -> Certificate:
 
 
 def sharper_eq_8(s: Statement) -> Certificate:
-    """lambda_0^(3/2) >= 4 (2 + sqrt2) c/(1 - rho_w) (z ||Z(0)||_2 + ||X||_2^2) ||e(0)||."""
+    """lambda_0^(3/2) >= 4 (2 + sqrt2) c/(1/L - rho_w) (z ||Z(0)||_2 + ||X||_2^2) ||e(0)||."""
     rhs = None if s.radii is None else sharper.Sharp.at(s.sizes, s.radii).rhs_8
     return to_three_halves(row(s, "sharper_eq_8", SHARPER, rhs, s.limit_of_growing))
 
@@ -125,12 +132,12 @@ def sharper_eq_9(s: Statement) -> Certificate:
     """lambda_0 > 4 c^2 (z^2 + ||X||_2^2): the printed 4, since the learning rate of `sharper_eq_10` makes up for it.
 
     As m grows the radii -> 0 and z^2 ~ m (sqrt(lambda_max(K)) + (2 - sqrt2)/2 sqrt(lambda_*))^2, so the slack tends to
-    lambda_* (1 - 2 sqrt2 sigma_w)^2 / (4 alpha^2 (...)^2).
+    lambda_* (1/L - lim ||W||)^2 / (4 alpha^2 (...)^2).
     """
     rhs = None if s.radii is None else 4 * sharper.Sharp.at(s.sizes, s.radii).hidden
     star, largest = s.initial.computed.lambda_star or 0.0, s.initial.lambda_largest or math.inf
     reach = s.initial.scales.readout_scale * (math.sqrt(largest) + sharper.MOVES * math.sqrt(star))
-    ratio = max(s.limit_gap, 0.0) / (2 * reach)
+    ratio = max(s.initial.scales.limit_gap, 0.0) / (2 * reach)
     limit = star * ratio * ratio
     return replace(row(s, "sharper_eq_9", SHARPER, rhs, limit), strict=True)
 
@@ -160,9 +167,18 @@ def gradient_flow_sharper_eq_7(s: Statement) -> Certificate:
 
 
 def gradient_flow_sharper_eq_8(s: Statement) -> Certificate:
-    """lambda_0 >= 2 (1 + sqrt2) sqrt(||Z(0)||_2^2 + ||X||_2^2)/(1 - ||W(0)||_2 - delta) ||e(0)||."""
+    """lambda_0 >= 2 (1 + sqrt2) sqrt(||Z(0)||_2^2 + ||X||_2^2)/(1/L - ||W(0)||_2 - delta) ||e(0)||."""
     rhs = None if s.flow_delta is None else sharper.rhs_flow_8(s.sizes, s.flow_delta)
     return row(s, "gradient_flow_sharper_eq_8", f"{FLOW}, by the length of its path", rhs, s.limit_of_growing)
+
+
+def monotone(s: Statement) -> Certificate:
+    """lambda_min of the symmetric part of I - W(0) > 0: there is one equilibrium, whatever ||W||_2 is.
+
+    Of a parametrisation that keeps it above 0 at every step, for a phi that is nondecreasing with L <= 1.
+    """
+    source = "Winston and Kolter 2020"
+    return Certificate("monotone", source, s.initial.monotonicity, 0.0, None, strict=True)
 
 
 CERTIFICATES: tuple[Callable[[Statement], Certificate], ...] = (
@@ -189,13 +205,19 @@ CERTIFICATES: tuple[Callable[[Statement], Certificate], ...] = (
 )
 
 
+def certificates_of(initial: Initial) -> tuple[Callable[[Statement], Certificate], ...]:
+    """Those that a draw has: `CERTIFICATES`, Truong's where phi is not the ReLU, `monotone` where the recipe's W is."""
+    general = () if initial.expansion is None else TRUONG
+    return CERTIFICATES + general + ((monotone,) if initial.scales.monotonicity is not None else ())
+
+
 def certify(initial: Initial, learning_rate: float | None) -> list[Certificate]:
     """Every certificate of a draw, each condition at its best radii; rates have no right side without a learning rate.
 
     The source of a statement whose hypotheses the draw does not meet says so.
     """
     statement, outside = Statement(initial, learning_rate), initial.outside
-    return [_marked(certificate(statement), outside) for certificate in CERTIFICATES]
+    return [_marked(certificate(statement), outside) for certificate in certificates_of(initial)]
 
 
 def _marked(certificate: Certificate, outside: dict[str, str]) -> Certificate:

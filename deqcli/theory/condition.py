@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.optimize import brentq, minimize_scalar
 
-from deqcli.theory.initial import Sizes
+from deqcli.theory.sizes import Sizes
 
 PRINTED_FACTOR, PROVED_FACTOR = 4.0, 8.0
 SMALLEST_DELTA = 1e-60
@@ -17,9 +17,10 @@ SMALLEST_DELTA = 1e-60
 
 @dataclass(frozen=True)
 class Constants:
-    """c_w = rho_u rho_a/(1 - rho_w)^2, c_u = rho_a/(1 - rho_w), c_a = rho_u/(1 - rho_w) at a radius delta.
+    """c_w = c_u c_a, c_u = rho_a/g, c_a = (rho_u + |phi(0)| sqrt(m n)/(L ||X||_F))/g at a radius delta.
 
-    rho_. = ||.(0)|| + delta. Source: Ling et al. 2023, section 3.1.
+    rho_. = ||.(0)|| + delta and g = 1/L - rho_w. Then ||Z||_F <= c_a ||X||_F and ||adjoint||_F <= c_u ||e||.
+    For L = 1 and phi(0) = 0 they are the printed ones. Source: Ling et al. 2023, section 3.1; docs/certificates.md.
     """
 
     rho_a: float
@@ -34,10 +35,11 @@ class Constants:
 
     @classmethod
     def at(cls, sizes: Sizes, delta: float) -> Constants:
-        """The constants at radius delta, 0 < delta < 1 - ||W(0)||."""
-        gap = 1 - sizes.spectral_norm - delta
+        """The constants at radius delta, 0 < delta < 1/L - ||W(0)||."""
+        gap = sizes.room - delta
         rho_u, rho_a = sizes.spectral_norm_u + delta, sizes.norm_a + delta
-        return cls(rho_a, rho_u * rho_a / gap / gap, rho_a / gap, rho_u / gap)
+        fed = rho_u + sizes.norm_at_zero / (sizes.lipschitz * sizes.norm_x) if sizes.norm_at_zero else rho_u
+        return cls(rho_a, fed * rho_a / gap / gap, rho_a / gap, fed / gap)
 
 
 def rhs_7(sizes: Sizes, delta: float) -> float:
@@ -85,12 +87,12 @@ GRADIENT_FLOW: tuple[LogSlack, ...] = (log_slack_8,)
 
 
 def best_delta(sizes: Sizes, falling: Sequence[LogSlack] = CONDITION_1) -> float | None:
-    """The delta that maximises the least slack of (7) and of those that fall; None where ||W(0)|| >= 1.
+    """The delta that maximises the least slack of (7) and of those that fall; None where L ||W(0)|| >= 1.
 
     The slack of (7) rises to one maximum and falls; those of (8) and (9) fall. So the best delta is where the first
     meets the lower of the others, or at its own maximum if it has not met them by then.
     """
-    room = 1 - sizes.spectral_norm
+    room = sizes.room
     if room <= 0:
         return None
     if sizes.lambda_0 == 0 or sizes.norm_e == 0:
@@ -125,8 +127,8 @@ def least_slack(sizes: Sizes) -> float:
 def theorem_rate(sizes: Sizes, delta: float | None) -> float | None:
     """The bound of (10): min(2/lambda_0, 2 (c_w^2 + c_u^2)/((c_w^2 + c_u^2 + c_a^2)^2 ||X||_F^2)) at radius delta.
 
-    A learning rate must stay below it. None where ||W(0)|| >= 1. The second term decides: with
-    lambda_0 <= rho_u^2 ||X||_F^2 / (n (1 - rho_w)^2) it is at most 1/(2 n lambda_0).
+    A learning rate must stay below it. None where L ||W(0)|| >= 1. The second term decides: with
+    lambda_0 <= ||Z||_F^2/n <= c_a^2 ||X||_F^2/n it is at most 1/(2 n lambda_0).
     Source: Ling et al. 2023, eq. 10.
     """
     if delta is None:
@@ -138,5 +140,5 @@ def theorem_rate(sizes: Sizes, delta: float | None) -> float | None:
 
 
 def safe_theorem_rate(sizes: Sizes) -> float | None:
-    """The bound of (10) at the best delta of these bounds; None where ||W(0)|| < 1 or lambda_0 > 0 is not sure."""
+    """The bound of (10) at the best delta of these bounds; None where L ||W(0)|| < 1 or lambda_0 > 0 is not sure."""
     return theorem_rate(sizes, best_delta(sizes)) if sizes.lambda_0 > 0 else None

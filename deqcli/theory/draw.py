@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from jaxtyping import Float, Float64
 from torch import Tensor
 
 from deqcli.deq.memory import CHOLESKY_UP_TO
-from deqcli.deq.network import Component, Network, Params
+from deqcli.deq.model import Component, Params
+from deqcli.deq.network import Network
 from deqcli.deq.precision import to_float64
 from deqcli.deq.solvers import Status
 from deqcli.deq.spectral import gram
@@ -49,8 +50,9 @@ class SolvedDraw:
         W = params.W if max(params.W.shape) > CHOLESKY_UP_TO else to_float64(params.W)
         X, y = (to_float64(each).to(W.device) for each in (X, y))
         patient = component.solver.model_copy(update={"tolerance": TOLERANCE, "max_iterations": MAX_ITERATIONS})
-        exact = Params(W, to_float64(params.U), to_float64(params.a))
-        network = Network(exact, X, Component(component.activation, patient))
+        others = {name: to_float64(each) for name, each in params.given().items() if name != "W"}
+        exact = Params(W=W, **others)
+        network = Network(exact, X, replace(component, solver=patient))
         equilibrium = network.solve_equilibrium()
         on_part("adjoint in float64")
         solutions = equilibrium, network.solve_adjoint()
@@ -86,4 +88,4 @@ class SolvedDraw:
     @cached_property
     def H(self) -> Float64[Tensor, "n n"]:
         """The tangent kernel H(0)."""
-        return empirical_ntk(self.network, self.G, gram(self.X))
+        return empirical_ntk(self.network.cell(0), self.G, self.X)

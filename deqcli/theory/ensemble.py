@@ -47,10 +47,11 @@ class Ensemble:
     def band(self, learning_rate: float, steps: Sequence[int]) -> list[Band]:
         """The 5 %, 50 % and 95 % quantiles of the loss over the draws, at each step; None where it overflows."""
         found = list[Band]()
+        dynamics = self.mean.dynamics
         with np.errstate(over="ignore", invalid="ignore"):
-            for step in steps:
-                factors = (np.abs(1 - learning_rate * each.eigenvalues) ** (2 * step) for each in self.members)
-                losses = [factor @ each.parts for factor, each in zip(factors, self.members, strict=True)]
+            paths = [dynamics.path(learning_rate * each.eigenvalues, steps) for each in self.members]
+            for factors in zip(*paths, strict=True):
+                losses = [factor**2 @ each.parts for factor, each in zip(factors, self.members, strict=True)]
                 low, middle, high = np.quantile(np.concatenate(losses), BAND).tolist()
                 found.append((low, middle, high) if math.isfinite(high) else (None, None, None))
         return found

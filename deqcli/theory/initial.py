@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -11,54 +10,24 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from deqcli.deq.network import Network
+from deqcli.deq.hermite import REQUIRED
 from deqcli.deq.precision import UNIT_ROUNDOFF
-from deqcli.deq.solvers import error_bound, frobenius_norms
+from deqcli.deq.solvers import error_bound
 from deqcli.deq.spectral import gram_rounding, spectral_norm, spectral_norm_upper
 from deqcli.errors import NumericalFailure
 from deqcli.theory.draw import OnPart, SolvedDraw
+from deqcli.theory.expansion import Expansion
+from deqcli.theory.hypotheses import RELU, missing
+from deqcli.theory.monotone import monotone_error_bound, monotonicity_lower
 from deqcli.theory.population import Population
 from deqcli.theory.prediction import KernelPrediction
+from deqcli.theory.rounding import cosines, deviation, norm, worst_rounding
+from deqcli.theory.sizes import Scales, Sizes
 
 LANCZOS_TOLERANCE = 1e-10
-SMALL = 1e-100
-"""Entries below it are scaled before they are squared."""
 
 ENLARGED = 1 + 2.0**-43
 """More than the roundings of evaluating both sides of an inequality, some 50 operations."""
-
-
-@dataclass(frozen=True)
-class Scales:
-    """The scales of the initialisation that the theory refers to."""
-
-    sigma_w_sq: float
-    readout_scale: float
-
-    @property
-    def spectral_norm_limit(self) -> float:
-        """2 sqrt2 sigma_w, the limit of ||W(0)||_2 as the width grows (Ling et al. 2023, Lemma 1)."""
-        return 2 * math.sqrt(2 * self.sigma_w_sq)
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """The numbers that inequalities are made of: ||.||_2 where named spectral, else Euclidean or Frobenius norms.
-
-    `lambda_star` is None where K does not exist.
-    """
-
-    spectral_norm: float
-    spectral_norm_u: float
-    spectral_norm_x: float
-    spectral_norm_z: float
-    norm_a: float
-    norm_x: float
-    norm_e: float
-    norm_deviation: float
-    largest_cosine: float
-    lambda_0: float
-    lambda_star: float | None
 
 
 @dataclass(frozen=True)
@@ -81,8 +50,10 @@ class Initial:
     """A draw in numbers: `computed`, and `safe`, with bounds on the safe side of each.
 
     `safe` has upper bounds of every norm, deviation, cosine and of lambda_star, and a lower bound of lambda_0, 0 where
-    there is none. `error_bound` bounds ||Z - Z*||_F/||Z||_F; None where ||W(0)||_2 < 1 is not proved.
-    `lambda_largest` is the largest eigenvalue of K.
+    there is none. `error_bound` bounds ||Z - Z*||_F/||Z||_F; None where neither L ||W(0)||_2 < 1 nor the monotonicity of
+    I - W is proved. `lambda_largest` is the largest eigenvalue of K. `expansion` is that of any phi but the ReLU, which
+    the paper is about. `monotonicity` is a lower bound of lambda_min of the symmetric part of I - W, where the recipe
+    has a monotone W and the bound is proved.
     """
 
     scales: Scales
@@ -95,6 +66,8 @@ class Initial:
     lambda_largest: float | None
     spectra: Spectra
     kernel: KernelPrediction
+    expansion: Expansion | None = None
+    monotonicity: float | None = None
 
     @property
     def loss(self) -> float:
@@ -104,16 +77,7 @@ class Initial:
     @property
     def outside(self) -> dict[str, str]:
         """The hypotheses that the draw does not meet, by name, in words."""
-        s, upper, n, m = self.scales.sigma_w_sq, self.safe.spectral_norm, self.num_samples, self.width
-        found = {
-            "assumption_1": (s >= 0.125, f"sigma_w_sq = {s:g} is not below 1/8 (Assumption 1)"),
-            "well_posed": (upper >= 1, f"||W(0)||_2 <= {upper:.6g} is not below 1, so Condition 1 has no delta"),
-            "enough_width": (
-                n > m,
-                f"num_samples {n} > width {m}: lambda_0 is exactly 0, and no width below {n} can pass",
-            ),
-        }
-        return {name: sentence for name, (fails, sentence) in found.items() if fails}
+        return missing(self)
 
 
 def measure_initial(
@@ -127,17 +91,13 @@ def measure_initial(
     return _Measurement(draw, scales, against_limit).initial(on_part)
 
 
-def marked(source: str, missing: Sequence[str]) -> str:
-    """The source of a statement, with the hypotheses that the draw does not meet."""
-    return f"{source}; outside its hypotheses: {', '.join(missing)}" if missing else source
-
-
 class _Measurement:
     """The parts of a measurement, each computed once."""
 
     def __init__(self, draw: SolvedDraw, scales: Scales, against_limit: bool) -> None:
-        self.draw, self.scales, self.against_limit = draw, scales, against_limit
         activation = draw.network.activation
+        self.draw, self.against_limit = draw, against_limit
+        self.scales = replace(scales, lipschitz=activation.lipschitz, at_zero=activation.at_zero)
         self.population = Population.of(draw.X, scales.sigma_w_sq, activation, scales.readout_scale)
         self.m, self.n = draw.Z.shape
         self.d = draw.X.shape[0]
@@ -161,6 +121,8 @@ class _Measurement:
             lambda_largest=None if population is None else float(population[-1]) / self.m,
             spectra=spectra,
             kernel=kernel,
+            expansion=self.expansion,
+            monotonicity=self.monotonicity,
         )
 
     @cached_property
@@ -171,34 +133,54 @@ class _Measurement:
     def spectra(self) -> Spectra:
         G, H, m = self.draw.G, self.draw.H, self.m
         own = Spectra(eigenvalues(G), torch.from_numpy(self.kernel.eigenvalues))
-        try:
-            K = self.population.gram()
-            limit = self.population.ntk(K, m) if self.against_limit else None
-        except NumericalFailure:
+        if self.K is None:
             return own
-        found = replace(own, population_gram=eigenvalues(m * K), gram_deviation=_deviation(G / m, K))
+        found = replace(own, population_gram=eigenvalues(m * self.K), gram_deviation=deviation(G / m, self.K))
+        try:
+            limit = self.population.ntk(self.K, m) if self.against_limit else None
+        except NumericalFailure:
+            limit = None
         if limit is None:
             return found
-        return replace(found, population_ntk=eigenvalues(limit), ntk_deviation=_deviation(H, limit))
+        return replace(found, population_ntk=eigenvalues(limit), ntk_deviation=deviation(H, limit))
+
+    @cached_property
+    def K(self) -> Tensor | None:
+        """The limit of G/m; None where it does not exist, or where this initialisation has another one."""
+        try:
+            return self.population.gram() if self.scales.gaussian_limit else None
+        except NumericalFailure:
+            return None
+
+    @cached_property
+    def expansion(self) -> Expansion | None:
+        is_relu = self.population.activation.name == RELU
+        return None if is_relu else Expansion.of(self.draw.X, self.population, self.K)
 
     @cached_property
     def computed(self) -> Sizes:
         params, X = self.draw.params, self.draw.X
         lengths = torch.linalg.vector_norm(X, dim=0)
-        limit = self.spectra.population_gram
+        limit, vanishes = self.spectra.population_gram, self.expansion is not None and self.expansion.vanishes
         return Sizes(
             spectral_norm=spectral_norm(params.W, tolerance=LANCZOS_TOLERANCE)[0],
             spectral_norm_u=spectral_norm(params.U, tolerance=LANCZOS_TOLERANCE)[0],
             spectral_norm_x=spectral_norm(X, tolerance=LANCZOS_TOLERANCE)[0],
             spectral_norm_z=math.sqrt(max(float(self.spectra.gram[-1]), 0.0)),
-            norm_a=_norm(params.a),
-            norm_x=_norm(X),
-            norm_e=_norm(self.draw.prediction_error),
+            norm_a=norm(params.a),
+            norm_x=norm(X),
+            norm_e=norm(self.draw.prediction_error),
             norm_deviation=float((lengths / self.d**0.5 - 1).abs().max()),
-            largest_cosine=_largest_cosine(X / lengths),
-            lambda_0=0.0 if self.n > self.m else max(float(self.spectra.gram[0]), 0.0),
-            lambda_star=None if limit is None else max(float(limit[0]), 0.0) / self.m,
+            largest_cosine=float(cosines(X / lengths).abs().max()),
+            lambda_0=0.0 if self.n > self.m or vanishes else max(float(self.spectra.gram[0]), 0.0),
+            lambda_star=None if limit is None else 0.0 if vanishes else max(float(limit[0]), 0.0) / self.m,
+            lipschitz=self.scales.lipschitz,
+            norm_at_zero=self.norm_at_zero,
         )
+
+    @property
+    def norm_at_zero(self) -> float:
+        return abs(self.scales.at_zero) * math.sqrt(self.m * self.n)
 
     def safe(self) -> Sizes:
         """Every number with what rounding, the eigensolver and the residual of Z may hide."""
@@ -216,6 +198,8 @@ class _Measurement:
             largest_cosine=c.largest_cosine + (2 * d + 8) * u if n > 1 else 0.0,
             lambda_0=0.0 if self.error_bound is None else self._lambda_0_lower(self.error_bound) / ENLARGED,
             lambda_star=self._lambda_star_upper(),
+            lipschitz=c.lipschitz,
+            norm_at_zero=c.norm_at_zero * ENLARGED,
         )
 
     @cached_property
@@ -223,9 +207,19 @@ class _Measurement:
         return spectral_norm_upper(self.draw.params.W, self.computed.spectral_norm)
 
     @cached_property
+    def monotonicity(self) -> float | None:
+        mu = self.scales.monotonicity
+        return None if mu is None else monotonicity_lower(self.draw.params.W, mu)
+
+    @cached_property
     def error_bound(self) -> float | None:
-        lipschitz = self.draw.network.activation.lipschitz
-        return error_bound(self.draw.residual, lipschitz * self.spectral_norm_upper, _worst_rounding(self.draw.network))
+        """By contraction or by monotonicity of the weights, whichever is smaller; the second needs a monotone phi."""
+        phi, rounding, upper = self.draw.network.activation, worst_rounding(self.draw.network), self.spectral_norm_upper
+        found = error_bound(self.draw.residual, replace(self.computed, spectral_norm=upper).contraction, rounding)
+        if not self.monotonicity or self.monotonicity <= 0 or not phi.nondecreasing or phi.lipschitz > 1:
+            return found
+        other = monotone_error_bound(self.draw.residual + rounding, upper, self.monotonicity)
+        return other if found is None else min(found, other)
 
     @cached_property
     def _trace(self) -> float:
@@ -249,15 +243,19 @@ class _Measurement:
     def _norm_e_upper(self) -> float:
         """||e|| + ||a|| ||Z - Z*||_F + the rounding of a^T Z - y: (m + n + 4) u (||a|| ||Z||_F + ||y||) at most."""
         size, error = self.computed.norm_a * math.sqrt(self._trace), self.error_bound or 0.0
-        rounding = (self.m + self.n + 4) * UNIT_ROUNDOFF * (size + _norm(self.draw.y))
+        rounding = (self.m + self.n + 4) * UNIT_ROUNDOFF * (size + norm(self.draw.y))
         return self.computed.norm_e + size * error + rounding
 
     def _lambda_star_upper(self) -> float | None:
-        """lambda_star + (2 n + d + 16) u tr K: the errors of LAPACK, of X^T X/d, and of the dual in each entry."""
+        """lambda_star + (2 n + d + 16) u tr K: the errors of LAPACK, of X^T X/d, and of the dual in each entry.
+
+        And 2e-10 tr K where the dual has no closed form to rely on: an expansion is given to 1e-10.
+        """
         if self.computed.lambda_star is None or self.spectra.population_gram is None:
             return None
         trace = float(self.spectra.population_gram.sum()) / self.m
-        return self.computed.lambda_star + (2 * self.n + self.d + 16) * UNIT_ROUNDOFF * trace
+        of_dual = 0.0 if self.draw.network.activation.homogeneous else 2 * REQUIRED
+        return self.computed.lambda_star + ((2 * self.n + self.d + 16) * UNIT_ROUNDOFF + of_dual) * trace
 
 
 def eigenvalues(kernel: Float64[Tensor, "n n"]) -> Float64[Tensor, " n"]:
@@ -271,38 +269,3 @@ def eigenvalues(kernel: Float64[Tensor, "n n"]) -> Float64[Tensor, " n"]:
         )
     values: Tensor = torch.linalg.eigvalsh(kernel.cpu())
     return values
-
-
-def _deviation(measured: Tensor, limit: Tensor) -> float | None:
-    size = _norm(limit)
-    return _norm(measured - limit) / size if size > 0 else None
-
-
-def _norm(tensor: Tensor) -> float:
-    """The Euclidean norm, also of numbers whose squares underflow."""
-    largest = float(torch.linalg.vector_norm(tensor, math.inf))
-    scale = largest if 0 < largest < SMALL else 1.0
-    return scale * float(torch.linalg.vector_norm(tensor / scale))
-
-
-def _worst_rounding(network: Network) -> float:
-    """gamma_(m+d+2) (|| |W| ||_2 + || |U| ||_2 ||X||_F/||Z||_F), a bound on the rounding of W Z + U X over ||Z||_F.
-
-    || |W| ||_2 <= sqrt(||W||_1 ||W||_inf). 0 where Z = 0. Source: Higham 2002, section 3.5.
-    """
-    params, k = network.params, sum(network.params.U.shape) + 2
-    size, input_size = frobenius_norms(network.Z, network.X)
-    gamma = k * UNIT_ROUNDOFF / (1 - k * UNIT_ROUNDOFF)
-    return gamma * (_absolute_norm(params.W) + _absolute_norm(params.U) * input_size / size) if size > 0 else 0.0
-
-
-def _absolute_norm(W: Tensor) -> float:
-    """sqrt(||W||_1 ||W||_inf), which || |W| ||_2 does not exceed."""
-    columns, rows = (float(torch.linalg.vector_norm(W, 1, dim=dim).max()) for dim in (0, 1))
-    return math.sqrt(columns) * math.sqrt(rows)
-
-
-def _largest_cosine(directions: Tensor) -> float:
-    """Max over pairs of |cos(x_i, x_j)|; 0 for one sample."""
-    cosines = (directions.T @ directions).abs().fill_diagonal_(0.0)
-    return float(cosines.max())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +12,9 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from deqcli.errors import NumericalFailure
+from deqcli.theory.dynamics import PLAIN, Dynamics
 
-MOST_STEPS = 10**15
+MOST_STEPS, MOST_SCANNED = 10**15, 10**5
 MOST_ROWS = 400
 
 
@@ -21,11 +23,13 @@ class KernelPrediction:
     """Phi(tau) = 1/2 sum_k (1 - eta h_k)^(2 tau) (v_k . e(0))^2, with H = sum_k h_k v_k v_k^T held fixed.
 
     `eigenvalues` h_k ascend; `projections` are v_k . e(0), or of a random e(0) the roots of their mean squares.
+    `dynamics` says what takes the place of the power for another training than plain gradient descent.
     Shapes: (n,), (n,). Source: Ling et al. 2023, section 2.3, with the kernel of the start.
     """
 
     eigenvalues: np.ndarray
     projections: np.ndarray
+    dynamics: Dynamics = PLAIN
 
     @classmethod
     def of(cls, H: Float64[Tensor, "n n"], prediction_error: Float64[Tensor, " n"]) -> KernelPrediction:
@@ -39,22 +43,31 @@ class KernelPrediction:
 
     def loss(self, learning_rate: float, step: int) -> float | None:
         """The predicted loss at a step; None where it overflows (an unstable learning rate)."""
+        (value,) = self.losses(learning_rate, [step])
+        return value
+
+    def losses(self, learning_rate: float, steps: Sequence[int]) -> list[float | None]:
+        """The predicted losses at some steps, which ascend."""
         with np.errstate(over="ignore", invalid="ignore"):
-            factors = np.abs(1 - learning_rate * self.eigenvalues) ** step
-            value = 0.5 * float(np.sum((factors * self.projections) ** 2))
-        return value if np.isfinite(value) else None
+            path = self.dynamics.path(learning_rate * self.eigenvalues, steps)
+            values = [0.5 * float(np.sum((factors * self.projections) ** 2)) for factors in path]
+        return [value if np.isfinite(value) else None for value in values]
 
     def parts(self, learning_rate: float, step: int) -> np.ndarray:
         """What each eigendirection adds to the loss at a step, (n,)."""
         with np.errstate(over="ignore", invalid="ignore"):
-            factors = np.abs(1 - learning_rate * self.eigenvalues) ** step
+            factors = self.dynamics.factors(learning_rate * self.eigenvalues, step)
             return np.asarray(0.5 * (factors * self.projections) ** 2)
 
     def steps_to(self, loss: float, learning_rate: float) -> int | None:
         """The first step whose predicted loss is at most `loss`; None where it is not in 10^15 steps.
 
         The loss is a sum of exponentials, so convex in the step: at an unstable rate it falls, and rises from there on.
+        With a schedule or momentum it need be neither, and the first 10^5 steps are looked at one by one.
         """
+        if not self.dynamics.a_power:
+            values = self.losses(learning_rate, range(MOST_SCANNED + 1))
+            return next((step for step, value in enumerate(values) if value is not None and value <= loss), None)
 
         def reached(step: int) -> bool:
             value = self.loss(learning_rate, step)
@@ -88,8 +101,12 @@ class KernelPrediction:
 
     @property
     def stable_rate(self) -> float | None:
-        """2/lambda_max(H): gradient descent on the fixed kernel diverges above it; None where H = 0."""
-        return 2 / self.largest_eigenvalue if self.largest_eigenvalue > 0 else None
+        """2/lambda_max(H): gradient descent on the fixed kernel diverges above it; None where H = 0, and of a flow.
+
+        With momentum beta, 1 + beta times that.
+        """
+        stable = self.dynamics.stable
+        return stable / self.largest_eigenvalue if stable is not None and self.largest_eigenvalue > 0 else None
 
 
 def _first(holds: Callable[[int], bool], last: int) -> int:
@@ -128,8 +145,31 @@ def step_grid(steps: int) -> list[int]:
 
 
 def loss_bound(initial_loss: float, lambda_0: float, learning_rate: float, step: int) -> float:
-    """(1 - eta lambda_0 / 2)^tau Phi(0), conclusion (iii) of Theorem 1. Source: Ling et al. 2023, Theorem 1.
+    """(1 - eta lambda_0 / 2)^tau Phi(0), conclusion (iii) of Theorem 1, for plain gradient descent."""
+    (bound,) = loss_bounds(initial_loss, lambda_0, learning_rate, [step])
+    assert bound is not None
+    return bound
 
-    Where eta lambda_0 / 2 exceeds 1 the theorem says nothing and the bound stays at 0^tau Phi(0).
+
+def loss_bounds(
+    initial_loss: float, lambda_0: float, learning_rate: float, steps: Sequence[int], dynamics: Dynamics = PLAIN
+) -> list[float | None]:
+    """prod_(t < tau) (1 - s(t) eta lambda_0/2) Phi(0) at steps tau that ascend, conclusion (iii) of Theorem 1.
+
+    The proof takes each step on its own, so each may have its factor s(t) of the schedule, which is 1 without one. Of
+    gradient flow it is exp(-eta lambda_0 tau) Phi(0); None with momentum, of which the theorem says nothing.
+    Where eta lambda_0 / 2 exceeds 1 it says nothing either, and the factor of the step stays at 0.
+    Source: Ling et al. 2023, Theorem 1.
     """
-    return max(1 - learning_rate * lambda_0 / 2, 0.0) ** step * initial_loss
+    if dynamics.momentum:
+        return [None] * len(steps)
+    x, schedule = learning_rate * lambda_0 / 2, dynamics.schedule
+    if dynamics.a_power:
+        base = math.exp(-2 * x) if dynamics.flow else max(1 - x, 0.0)
+        return [base**step * initial_loss for step in steps]
+    found, product, at = list[float | None](), 1.0, 0
+    for step in steps:
+        product *= math.prod(max(1 - schedule.factor(t) * x, 0.0) for t in range(at, step))
+        at = step
+        found.append(product * initial_loss)
+    return found

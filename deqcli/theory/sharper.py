@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from scipy.optimize import brentq
 
-from deqcli.theory.initial import Sizes
+from deqcli.theory.sizes import Sizes
 
 MOVES = (2 - math.sqrt(2)) / 2
 """||Z(tau) - Z(0)||_F may reach this times sqrt(lambda_0): then lambda_tau >= lambda_0/2."""
@@ -26,7 +26,7 @@ class Radii:
 
 @dataclass(frozen=True)
 class Sharp:
-    """c = rho_a/(1 - rho_w) with rho_w = ||W(0)||_2 + w, rho_a = ||a(0)|| + a, and z >= ||Z(tau)||_2.
+    """c = rho_a/g with g = 1/L - rho_w, rho_w = ||W(0)||_2 + w, rho_a = ||a(0)|| + a, and z >= ||Z(tau)||_2.
 
     ||adjoint||_F <= c ||e||, so ||grad_W||_F <= c z ||e||, ||grad_U||_F <= c ||X||_2 ||e|| and ||grad_a|| <= z ||e||;
     z = ||Z(0)||_2 + (2 - sqrt2)/2 sqrt(lambda_0).
@@ -38,8 +38,8 @@ class Sharp:
 
     @classmethod
     def at(cls, sizes: Sizes, radii: Radii) -> Sharp:
-        """The constants at these radii, 0 < w < 1 - ||W(0)||."""
-        gap = 1 - sizes.spectral_norm - radii.w
+        """The constants at these radii, 0 < w < 1/L - ||W(0)||."""
+        gap = sizes.room - radii.w
         return cls(sizes, (sizes.norm_a + radii.a) / gap, gap)
 
     @property
@@ -55,7 +55,7 @@ class Sharp:
 
     @property
     def rhs_8(self) -> float:
-        """4 (2 + sqrt2) c/(1 - rho_w) (z ||Z(0)||_2 + ||X||_2^2) ||e(0)||."""
+        """4 (2 + sqrt2) (c/g) (z ||Z(0)||_2 + ||X||_2^2) ||e(0)||."""
         s = self.sizes
         sizes_of_z = self.z * s.spectral_norm_z + s.spectral_norm_x * s.spectral_norm_x
         return 4 * (2 + math.sqrt(2)) * self.c / self.gap * sizes_of_z * s.norm_e
@@ -90,13 +90,13 @@ def within_reach(sizes: Sizes) -> Sizes:
 
 
 def best_radii(sizes: Sizes) -> Radii | None:
-    """The radii that maximise the least of the four slacks; None where ||W(0)|| >= 1.
+    """The radii that maximise the least of the four slacks; None where L ||W(0)|| >= 1.
 
     At a common slack t of both rows of (7) the radii are given, and the least, since the other two rows fall with
-    either radius: a = t 4 z ||e(0)||/lambda_0, and w the smaller root of w (gap - w) = rho_a a. So the best t is the
+    either radius: a = t 4 z ||e(0)||/lambda_0, and w the smaller root of w (room - w) = rho_a a. So the best t is the
     largest one that the slacks of (8) and (9) still reach.
     """
-    room = 1 - sizes.spectral_norm
+    room = sizes.room
     if room <= 0:
         return None
     if sizes.lambda_0 == 0 or sizes.norm_e == 0:
@@ -143,14 +143,14 @@ def rhs_flow_7(sizes: Sizes, delta: float) -> float:
 
 
 def rhs_flow_8(sizes: Sizes, delta: float) -> float:
-    """2 (1 + sqrt2) sqrt(||Z(0)||_2^2 + ||X||_2^2)/(1 - ||W(0)||_2 - delta) ||e(0)||."""
+    """2 (1 + sqrt2) sqrt(||Z(0)||_2^2 + ||X||_2^2)/(1/L - ||W(0)||_2 - delta) ||e(0)||."""
     size = math.hypot(sizes.spectral_norm_z, sizes.spectral_norm_x)
-    return 2 * (1 + math.sqrt(2)) * size / (1 - sizes.spectral_norm - delta) * sizes.norm_e
+    return 2 * (1 + math.sqrt(2)) * size / (sizes.room - delta) * sizes.norm_e
 
 
 def best_flow_delta(sizes: Sizes) -> float | None:
     """The delta at which the two rows of gradient flow meet: one slack rises from 0, the other falls to 0."""
-    room = 1 - sizes.spectral_norm
+    room = sizes.room
     if room <= 0:
         return None
     if sizes.norm_e == 0:

@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from deqcli.theory import condition, sharper
-from deqcli.theory.initial import Initial, Sizes
+from deqcli.theory.hypotheses import OF_THE_LIMIT, OF_TRAINING
+from deqcli.theory.initial import Initial
+from deqcli.theory.sizes import Sizes
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,7 @@ class Certificate:
     `limit` is what slack tends to as the width grows, None where width does not enter.
     `about_a_limit` marks a comparison with an infinite-width limit, which finite widths may miss on either side.
     `assumes` names the hypotheses of the statement, as in `Initial.outside`.
+    A hypothesis that compares no numbers has a `verdict` and no sides.
     """
 
     name: str
@@ -29,6 +32,7 @@ class Certificate:
     strict: bool = False
     about_a_limit: bool = False
     assumes: tuple[str, ...] = ()
+    verdict: bool | None = None
 
     @property
     def slack(self) -> float | None:
@@ -39,7 +43,7 @@ class Certificate:
     def holds(self) -> bool:
         """The verdict; an inequality with a side missing does not hold."""
         if self.lhs is None or self.rhs is None:
-            return False
+            return self.verdict is True
         return self.lhs > self.rhs if self.strict else self.lhs >= self.rhs
 
     @property
@@ -62,7 +66,7 @@ class Certificate:
 
 @dataclass(frozen=True)
 class Statement:
-    """A draw and its learning rate; the radii at which its inequalities are stated, None where ||W(0)|| >= 1."""
+    """A draw and its learning rate; the radii at which its inequalities are stated, None where L ||W(0)|| >= 1."""
 
     initial: Initial
     learning_rate: float | None
@@ -74,7 +78,7 @@ class Statement:
 
     @property
     def lambda_0(self) -> float | None:
-        """The lower bound of lambda_0; None where there is none, as ||W(0)|| < 1 is not proved."""
+        """The lower bound of lambda_0; None where there is none, as nothing bounds the error of Z."""
         return None if self.initial.error_bound is None else self.sizes.lambda_0
 
     @cached_property
@@ -98,14 +102,9 @@ class Statement:
         return sharper.best_flow_delta(self.sizes)
 
     @property
-    def limit_gap(self) -> float:
-        """1 - 2 sqrt2 sigma_w, the limit of 1 - ||W(0)||_2."""
-        return 1 - self.initial.scales.spectral_norm_limit
-
-    @property
     def limit_well_posed(self) -> bool:
         """Whether the infinitely wide network is well-posed, with lambda_* > 0."""
-        return self.limit_gap > 0 and (self.initial.computed.lambda_star or 0.0) > 0
+        return self.initial.scales.limit_gap > 0 and (self.initial.computed.lambda_star or 0.0) > 0
 
     @property
     def limit_of_growing(self) -> float:
@@ -115,13 +114,13 @@ class Statement:
 
 def of_lambda_0(s: Statement, name: str, source: str, rhs: float | None, limit: float) -> Certificate:
     """lambda_0 > rhs, of a statement about wide draws; strict, so that nothing is claimed where both are 0."""
-    assumes = ("assumption_1", "well_posed", "enough_width")
+    assumes = ("assumption_1", "well_posed", "enough_width", *OF_THE_LIMIT[1:])
     return Certificate(name, source, s.lambda_0, rhs, limit, strict=True, assumes=assumes)
 
 
 def row(s: Statement, name: str, source: str, rhs: float | None, limit: float) -> Certificate:
     """lambda_0 >= rhs, of a statement about the training of a well-posed network."""
-    return Certificate(name, source, s.lambda_0, rhs, limit, assumes=("well_posed", "enough_width"))
+    return Certificate(name, source, s.lambda_0, rhs, limit, assumes=OF_TRAINING)
 
 
 def to_three_halves(row: Certificate) -> Certificate:
@@ -132,4 +131,4 @@ def to_three_halves(row: Certificate) -> Certificate:
 def of_the_rate(s: Statement, name: str, source: str, bound: float | None) -> Certificate:
     """Bound > eta, of a statement about training a well-posed network; without a bound there is no right side."""
     rhs = None if bound is None else s.learning_rate
-    return Certificate(name, source, bound, rhs, None, strict=True, assumes=("well_posed", "enough_width"))
+    return Certificate(name, source, bound, rhs, None, strict=True, assumes=OF_TRAINING)

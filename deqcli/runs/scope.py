@@ -1,0 +1,56 @@
+"""What of the theory is about a run: the scales of its initialisation, and the hypotheses that its recipe departs from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from deqcli.deq.activations import ACTIVATIONS
+from deqcli.deq.initialisation import INITIALISATIONS
+from deqcli.recipe.schema import RunSpec
+from deqcli.theory.sizes import Scales
+
+
+def scales(spec: RunSpec) -> Scales:
+    """The scales of the initialisation, the constants of the activation, and what the theory does not cover."""
+    model, activation, law = spec.model, ACTIVATIONS[spec.model.activation], INITIALISATIONS[spec.model.init]
+    return Scales(
+        sigma_w_sq=model.sigma_w_sq,
+        readout_scale=model.readout_scale,
+        lipschitz=activation.lipschitz,
+        at_zero=activation.at_zero,
+        spectral_norm_limit=law.norm_limit(model.sigma_w_sq),
+        gaussian_limit=law.gaussian_limit and model.injection == "linear" and not model.skip,
+        monotonicity=model.monotonicity if model.init == "monotone" else None,
+        departures=departures(spec),
+    )
+
+
+def departures(spec: RunSpec) -> dict[str, str]:
+    """The hypotheses of Theorem 1 that the recipe itself departs from: of the model, of the training; in words."""
+    found = {"model": list(_of_the_model(spec)), "training": list(_of_the_training(spec))}
+    return {name: ", ".join(each) for name, each in found.items() if each}
+
+
+def _of_the_model(spec: RunSpec) -> Iterator[str]:
+    model = spec.model
+    if model.injection == "rectified":
+        yield "model.injection is rectified"
+    if model.skip:
+        yield "model.skip adds b^T F to the output"
+    if model.init == "monotone":
+        yield "A and B are trained, not W"
+    if model.parametrisation == "ntk":
+        yield "model.parametrisation is ntk"
+
+
+def _of_the_training(spec: RunSpec) -> Iterator[str]:
+    train = spec.train
+    if len(train.parameters) < 3:
+        yield f"train.parameters are {', '.join(train.parameters)} alone"
+    if train.momentum:
+        yield f"train.momentum is {train.momentum:g}"
+
+
+def covered(spec: RunSpec) -> bool:
+    """Whether conclusion (iii) of Theorem 1 is about this training; each step may have a learning rate of its own."""
+    return not departures(spec)
