@@ -92,7 +92,8 @@ class Activation(ABC):
         import torch
 
         t = v - (1 - alpha) * self.at_zero
-        low, high = torch.minimum(t / max(self.lipschitz, 1.0), t / alpha), torch.maximum(t, t / alpha)
+        near, far = t / max(self.lipschitz, 1.0), t / alpha
+        low, high = torch.minimum(near, far), torch.maximum(near, far)
         image, slope, resolution = torch.empty_like(t), torch.empty_like(t), 2 * torch.finfo(t.dtype).eps
         for _ in range(MOST_ITERATIONS):
             self.value(t, image)

@@ -74,7 +74,7 @@ class Draw:
         return matrix
 
     def readout(self, name: str) -> Tensor:
-        """A readout (m,): N(0, 1/m) entries times readout_scale; with `signs` their signs, times readout_scale/sqrt(m)."""
+        """A readout (m,): readout_scale times entries N(0, 1/m), or their signs over sqrt(m)."""
         blocks, scale = self.blocks(name, 1, 1.0), self.readout_scale / math.sqrt(self.width)
         scaled = ((first, (block.sign() if self.signs else block).mul_(scale)) for first, block in blocks)
         return self.filled(scaled, 1).reshape(self.width)
@@ -233,7 +233,7 @@ class Monotone(Initialisation):
 
     def norm_limit(self, sigma_w_sq: float) -> None:
         """W is a sum of matrices that do not commute; its norm has no simple limit."""
-        return None
+        return
 
 
 def _whole(draw: Draw, name: str, deviation: float) -> Tensor:

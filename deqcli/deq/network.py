@@ -182,8 +182,8 @@ class Network:
     def descend(self, prediction_error: Float[Tensor, "*c n"], learning_rate: float | Tensor) -> None:
         """One step of full-batch gradient descent on what is trained, in place; no gradient matrix is ever formed.
 
-        With S = eta V diag(e): W loses S Z^T, U loses S X^T, a loses eta Z e, each eta times its factor in `Rates`. In a
-        stack each network has its own eta. Source: Ling et al. 2023, Lemma 2 and eq. 5.
+        With S = eta V diag(e): W loses S Z^T, U loses S X^T, a loses eta Z e, each eta times its factor in `Rates`. In
+        a stack each network has its own eta. Source: Ling et al. 2023, Lemma 2 and eq. 5.
         """
         rates, Z = self.component.rates, self.equilibrium.point  # (n, m)
         spare, scaled = self.workspace["image"], (prediction_error * learning_rate).unsqueeze(-1)  # (n, 1)
@@ -209,7 +209,8 @@ class Network:
 def _weights(params: Params, component: Component) -> Weights:
     if component.monotonicity is None:
         return Free(spaced(params.W), component.momentum)
-    assert params.A is not None and params.B is not None
+    assert params.A is not None
+    assert params.B is not None
     return Monotone(params.A, params.B, component.monotonicity, component.momentum)
 
 

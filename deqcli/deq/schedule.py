@@ -10,9 +10,9 @@ from dataclasses import dataclass
 class Schedule:
     """A factor on the learning rate of each step, between 0 and 1.
 
-    constant: 1. linear and cosine: from 1 at step 0 to `decay` at the last of `steps`, on a line or half a cosine. step:
-    `decay` to the power of how often `every` steps have passed. Over the first `warmup` steps it rises on a line from
-    1/warmup, on top of that. Source: Loshchilov and Hutter 2017, for the cosine.
+    constant: 1. linear and cosine: from 1 at step 0 to `decay` at the last of `steps`, on a line or half a cosine.
+    step: `decay` to the power of how often `every` steps have passed. Over the first `warmup` steps it rises on a line
+    from 1/warmup, on top of that. Source: Loshchilov and Hutter 2017, for the cosine.
     """
 
     kind: str = "constant"
@@ -39,3 +39,6 @@ class Schedule:
         past = min(step / max(self.steps - 1, 1), 1.0)
         left = 1 - past if self.kind == "linear" else (1 + math.cos(math.pi * past)) / 2
         return self.decay + (1 - self.decay) * left
+
+
+CONSTANT = Schedule()

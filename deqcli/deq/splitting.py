@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from deqcli.deq.accelerated import Accelerated
-from deqcli.deq.solvers import Solution, dtype_name
+from deqcli.deq.solvers import Solution, dtype_name, frobenius_norms
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -147,8 +147,8 @@ class Pace:
 
 
 def _distance(at: Evaluation) -> float:
-    """||F(z) - z||_F; infinite where F(z) = 0, of which the residual says no more."""
-    return at.residual * at.size if at.size > 0 else math.inf
+    """||F(z) - z||_F, which the residual has, unless F(z) = 0."""
+    return at.residual * at.size if at.size > 0 else frobenius_norms(at.difference)[0]
 
 
 class PeacemanRachford(Splitting):
@@ -157,8 +157,8 @@ class PeacemanRachford(Splitting):
     Converges for every alpha > 0; the fastest lies near 1/sqrt(mu l) with l = ||I - A||_2. I + alpha (I - A) is
     factored once a solve: 2 m^3/3 operations, as many as m/(3 n) products take, and not counted. Solving with its
     factors counts as a product. As w = (u + alpha B) (I + alpha (I - A))^-1 has w A + B = ((1 + alpha) w - u)/alpha,
-    the residual at w takes none; one product confirms it once it is small enough.
-    Rounding keeps the residual above about 2 eps/alpha: in float32 alpha is to be 0.3 or more.
+    the residual at w takes none; one product confirms it once it is small enough. Where it does not, w is refined by
+    another solve and product, as rounding may be all that is left.
     One buffer of the size of Z, and two (m, m) while factoring, one after.
     Source: Peaceman and Rachford 1955, J. SIAM 3, 28; Winston and Kolter 2020, Peaceman-Rachford splitting.
     """
@@ -179,6 +179,9 @@ class PeacemanRachford(Splitting):
             reflections.step()
             if not at.residual > enough or at.left == 1:
                 at.evaluate()
+                if at.left > 1 and not at.ended(tolerance):
+                    reflections.refine()
+                    at.evaluate()
 
 
 class Reflections:
@@ -201,8 +204,28 @@ class Reflections:
         at.equation.resolvent(u, alpha, out=at.point)
         u.neg_().add_(at.point, alpha=2)
         right = torch.add(u, at.equation.offset, alpha=alpha, out=at.image)
-        w = torch.linalg.lu_solve(self.factors, self.pivots, right, left=False, out=at.point)
-        at.products += 1
+        w = self._solve(right, out=at.point)
         torch.mul(w, 1 + alpha, out=at.preactivation).sub_(u).div_(alpha)
         u.neg_().add_(w, alpha=2)
         at.judge()
+
+    def refine(self) -> None:
+        """Correct w by the residual of its linear system, w + alpha (w - P) = u before, now that P = w A + B is known.
+
+        What rounding has put into w and into the new u = 2 w - u goes out of both. Another solve with the factors.
+        """
+        import torch
+
+        at = self.at
+        missed = torch.lerp(at.point, at.preactivation, self.alpha, out=at.image).sub_(self.u)
+        correction = self._solve(missed, out=at.difference)
+        at.point.add_(correction)
+        self.u.add_(correction, alpha=2)
+
+    def _solve(self, right: Tensor, out: Tensor) -> Tensor:
+        """right (I + alpha (I - A))^-1, which counts as a product."""
+        import torch
+
+        self.at.products += 1
+        solution: Tensor = torch.linalg.lu_solve(self.factors, self.pivots, right, left=False, out=out)
+        return solution

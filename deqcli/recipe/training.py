@@ -28,16 +28,14 @@ class Train(Options):
     seed: Annotated[Seed, Field(description="decides W, U and a, and nothing of the data")] = 0
     parameters: Annotated[
         list[Literal["W", "U", "a"]],
-        Field(
-            min_length=1, description="what is trained; W stands for A and B if it is made of them, a for b as well"
-        ),
+        Field(min_length=1, description="what is trained; W stands for A and B if it is made of them, a for b as well"),
     ] = Field(default=["W", "U", "a"])
     method: Annotated[
         Literal["descent", "flow"],
         Field(description="flow: gradient flow, which a step follows over the time learning_rate"),
     ] = "descent"
     flow_tolerance: Annotated[
-        float, Field(gt=0, lt=1, description="relative error of the loss that a substep of the flow may make, estimated")
+        float, Field(gt=0, lt=1, description="relative error of the loss that a substep of flow may make, estimated")
     ] = 1e-5
     momentum: Annotated[float, Field(ge=0, lt=1, description="beta of the heavy ball")] = 0.0
     schedule: Annotated[

@@ -23,6 +23,7 @@ from deqcli.runs import files
 from deqcli.runs.baseline import Baseline, component, draw_of, drawn_entries, measure, solve, tensors
 from deqcli.runs.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from deqcli.runs.device import Execution, device_memory, device_name
+from deqcli.runs.flow import Flow
 from deqcli.runs.folder import (
     COMPLETE,
     FAILED,
@@ -34,7 +35,6 @@ from deqcli.runs.folder import (
     write_manifest,
 )  # fmt: skip
 from deqcli.runs.metrics import Metrics, Start
-from deqcli.runs.flow import Flow
 from deqcli.runs.predicted import prediction_rows
 from deqcli.runs.records import (
     CERTIFICATE_COLUMNS,
@@ -313,7 +313,7 @@ class Attempt:
             state["flow"] = self.flow.state()
         own = {name: tensor[k] if network.stacked else tensor for name, tensor in network.state().items()}
         tensors = {
-            "U": cell.params.U, **own,
+            "W": cell.params.W, "U": cell.params.U, **own,
             "norm_vector": torch.from_numpy(self.metrics.vector), **self.metrics.baseline.tensors(),
         }  # fmt: skip
         save_checkpoint(self.folder / files.CHECKPOINT, Checkpoint(tensors, state))

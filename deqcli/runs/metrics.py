@@ -145,7 +145,7 @@ class Snapshot:
 
     @property
     def loss_bound(self) -> float | None:
-        """(1 - eta lambda_0/2)^step Phi(0), conclusion (iii) of Theorem 1; missing for a training it says nothing of."""
+        """(1 - eta lambda_0/2)^step Phi(0), conclusion (iii) of Theorem 1; missing where it says nothing."""
         (bound,) = self._baseline.loss_bounds([self._step])
         return bound
 

@@ -1,4 +1,4 @@
-"""What of the theory is about a run: the scales of its initialisation, and the hypotheses that its recipe departs from."""
+"""What of the theory is about a run: its scales, and the hypotheses that its recipe departs from."""
 
 from __future__ import annotations
 

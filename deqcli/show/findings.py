@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
 from deqcli.runs.folder import COMPLETE, FAILED
+from deqcli.show.bounds import bounds_at
 from deqcli.show.console import number
 from deqcli.show.verdicts import CONCLUSIONS, Results, Verdict, out_of, run_verdicts, share
 
@@ -107,8 +108,8 @@ class Findings:
 
     @cached_property
     def _rows(self) -> list[dict[str, pd.DataFrame]]:
-        """The rows of spectral, loss and prediction, by run."""
-        tables = (self.gathered.spectral, self.gathered.loss, self.gathered.prediction)
+        """The rows of spectral and loss, by run."""
+        tables = (self.gathered.spectral, self.gathered.loss)
         return [{str(run): rows for run, rows in table.groupby("run_id", sort=False)} for table in tables]
 
     @cached_property
@@ -154,9 +155,7 @@ def _ended(status: str, step: int | None, error: object) -> str:
     return status if step is None else f"{status}, at step {step}"
 
 
-def so_far(
-    spectral: pd.DataFrame | None, losses: pd.DataFrame | None, predicted: pd.DataFrame | None
-) -> Results:  # fmt: skip
+def so_far(spectral: pd.DataFrame | None, losses: pd.DataFrame | None) -> Results:
     """What the tables say of a run that is not complete, or whose folder is gone."""
     if spectral is None:
         return {}
@@ -166,20 +165,17 @@ def so_far(
         "lambda_0": start,
         **_extreme("max_spectral_norm_upper", by_step["spectral_norm_upper"], largest=True),
         **_extreme("min_lambda_ratio", by_step["lambda_ratio"], largest=False),
-        **_extreme("max_loss_over_bound", _over_bound(losses, predicted, start), largest=True),
+        **_extreme("max_loss_over_bound", _over_bound(losses, spectral), largest=True),
     }
 
 
-def _over_bound(losses: pd.DataFrame | None, predicted: pd.DataFrame | None, start: float) -> pd.Series[float] | None:
-    """Phi(tau)/((1 - eta lambda_0/2)^tau Phi(0)) by step, at every step after the first."""
-    from deqcli.theory.prediction import loss_bound
-
-    if losses is None or predicted is None or predicted["loss"].isna().iloc[0]:
+def _over_bound(losses: pd.DataFrame | None, spectral: pd.DataFrame) -> pd.Series[float] | None:
+    """Phi(tau) over what conclusion (iii) says of it, by step, at every step after the first."""
+    if losses is None:
         return None
-    rate, initial = float(predicted["learning_rate"].iloc[0]), float(predicted["loss"].iloc[0])
     later = losses[losses["step"] > 0].set_index("step")["loss"]
-    bounds = [loss_bound(initial, start, rate, int(step)) or math.nan for step in later.index]
-    return later / bounds
+    found: pd.Series[float] = later / bounds_at(spectral, later.index.to_numpy())
+    return found
 
 
 def _extreme(name: str, values: pd.Series[float] | None, largest: bool) -> Results:

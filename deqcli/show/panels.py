@@ -12,6 +12,7 @@ from functools import partial
 from sys import float_info
 from typing import TYPE_CHECKING, Literal
 
+from deqcli.show.bounds import bounds_at
 from deqcli.sweep.gather import Gathered
 from deqcli.sweep.spectra import KERNELS, final_spectra
 
@@ -94,17 +95,16 @@ def _losses(gathered: Gathered) -> pd.DataFrame:
 
 
 def _bounds(gathered: Gathered) -> pd.DataFrame:
-    """(1 - eta lambda_0/2)^step Phi(0) at the steps of loss.csv, from its first and last value in spectral.csv."""
-    import numpy as np
+    """What conclusion (iii) says of the loss at the steps of loss.csv."""
+    import pandas as pd
 
-    known = gathered.spectral[gathered.spectral["loss_bound"] > 0].sort_values("step", kind="stable")
-    first, last = (known.drop_duplicates("run_id", keep=each).set_index("run_id") for each in ("first", "last"))
-    steps = (last["step"] - first["step"]).where(lambda count: count > 0, 1)
-    logs = [np.log(each["loss_bound"].to_numpy()) for each in (first, last.loc[first.index])]
-    fall = (logs[1] - logs[0]) / steps.loc[first.index]
-    rows = gathered.loss[gathered.loss["run_id"].isin(first.index)]
-    start, rate = (rows["run_id"].map(each).astype(float) for each in (first["loss_bound"], fall))
-    return _valued(rows.assign(bound=start * np.exp(rate * rows["step"])), "bound", positive=True)
+    known = dict(iter(gathered.spectral.groupby("run_id", sort=False)))
+    parts = [
+        rows.assign(bound=bounds_at(known[run], rows["step"].to_numpy()))
+        for run, rows in gathered.loss.groupby("run_id", sort=False)
+        if run in known
+    ]
+    return _valued(pd.concat(parts) if parts else gathered.loss.assign(bound=None), "bound", positive=True)
 
 
 def _spectral_norms(gathered: Gathered) -> pd.DataFrame:

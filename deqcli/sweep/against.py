@@ -80,8 +80,7 @@ def compare(measured: Measurement, prediction: KernelPrediction | Ensemble, lear
     steps = [step for step, _ in measured.losses]
     predicted = mean.losses(learning_rate, steps)
     deviations = [
-        (_decades(loss, expected), step)
-        for (step, loss), expected in zip(measured.losses, predicted, strict=True)
+        (_decades(loss, expected), step) for (step, loss), expected in zip(measured.losses, predicted, strict=True)
     ]
     largest, step = max(deviations, key=lambda each: abs(each[0]))
     share = _share_in_band(measured, prediction, learning_rate) if isinstance(prediction, Ensemble) else None

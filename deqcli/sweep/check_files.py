@@ -91,7 +91,7 @@ def _hermite(draws: Sequence[CheckedDraw]) -> str | None:
     return csv_text(HERMITE_COLUMNS, rows) if rows else None
 
 
-def hermite_rows(drawn: CheckedDraw) -> list[Row]:
+def hermite_rows(drawn: CheckedDraw) -> list[dict[str, object]]:
     """A row for each Hermite coefficient of an activation other than the ReLU, at the variance of the limit."""
     expansion = drawn.initial.expansion if drawn.initial else None
     listed = expansion.listed if expansion else ()
@@ -119,9 +119,7 @@ def width_rates(draws: Sequence[CheckedDraw]) -> list[Rate]:
     return rates_over_width(
         {
             quantity: [
-                (width, level.value)
-                for width, level in last
-                if level.quantity == quantity and level.value is not None
+                (width, level.value) for width, level in last if level.quantity == quantity and level.value is not None
             ]
             for quantity in (TIED, UNTIED)
         }

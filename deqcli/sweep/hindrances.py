@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from deqcli.deq.activations import ACTIVATIONS
-from deqcli.runs.baseline import scales
+from deqcli.runs.scope import scales
 from deqcli.sweep.checks import CheckedDraw
 from deqcli.theory.hypotheses import uncovered
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -14,10 +14,12 @@ from deqcli.deq.activations import ACTIVATIONS
 from deqcli.errors import Refused
 from deqcli.recipe.machine import machine_memory
 from deqcli.recipe.schema import Recipe, RunSpec
-from deqcli.runs.baseline import draw, learning_rate, measure, solve, tensors
+from deqcli.runs.baseline import dynamics, learning_rate, measure, rates, solve, tensors
 from deqcli.runs.device import Execution, pick_device, threads_for, threads_limited
 from deqcli.runs.predicted import OF_DATA, OF_DRAW
+from deqcli.runs.resample import drawn
 from deqcli.runs.run import refuse_impossible
+from deqcli.runs.scope import scales
 from deqcli.sweep.against import Comparison, Measurement, compare, read_measured
 from deqcli.theory.condition import safe_theorem_rate
 from deqcli.theory.ensemble import Ensemble, ensembles
@@ -105,6 +107,7 @@ def _from_data(
     cells: Sequence[RunSpec], recipe: Recipe, options: PredictOptions, measured: dict[str, Measurement]
 ) -> Iterator[Predicted]:
     """One ensemble a width; with measured runs, one row a run."""
+    _refuse_without_limit(recipe)
     pick_device(options.execution.device)  # refused here as elsewhere, though nothing of this needs one
     _refuse_large(*recipe.data.shape())  # before so many samples are drawn
     dataset = recipe.data.load()
@@ -113,7 +116,8 @@ def _from_data(
         X, y = tensors(dataset)
         model = recipe.model
         population = Population.of(X, model.sigma_w_sq, ACTIVATIONS[model.activation], model.readout_scale)
-        made = ensembles(population, y, sorted({cell.model.width for cell in cells}))
+        factors = {cell.model.width: rates(cell, dataset.input_dim) for cell in cells}
+        made = ensembles(population, y, dict(sorted(factors.items())), dynamics(recipe))
         first = {cell.model.width: cell.run_id for cell in reversed(cells)}
         for cell in cells:
             width, found = cell.model.width, measured.get(cell.run_id)
@@ -155,11 +159,11 @@ def _of_draw(
 ) -> tuple[KernelPrediction, float]:
     """The kernel of a draw, and a learning rate in numbers; (10) alone needs all that is measured of a draw."""
     X, y = tensors(dataset)
-    solved = solve(spec, draw(spec, dataset.input_dim, device), X, y)
+    solved = solve(spec, drawn(spec, X, y, device).params, X, y)
     if rate is None and spec.train.learning_rate == "theorem":
         initial = measure(spec, solved)
         return initial.kernel, learning_rate(spec, initial)
-    kernel = KernelPrediction.of(solved.H, solved.prediction_error)
+    kernel = replace(KernelPrediction.of(solved.H, solved.prediction_error), dynamics=dynamics(spec))
     wanted = spec.train.learning_rate if rate is None else rate
     return kernel, kernel.auto_rate if isinstance(wanted, str) else wanted
 
@@ -169,6 +173,16 @@ def _compared(predicted: Predicted, found: Measurement | None) -> Predicted:
         return predicted
     comparison = compare(found, predicted.prediction, predicted.learning_rate)
     return Predicted(predicted.spec, predicted.prediction, predicted.learning_rate, comparison)
+
+
+def _refuse_without_limit(recipe: Recipe) -> None:
+    """Refuse what has no kernel of its own in the limit, or another one than a Gaussian W."""
+    if not scales(recipe).gaussian_limit:
+        model = recipe.model
+        raise Refused(
+            f"a prediction from the data alone is for Gaussian and orthogonal W, an injection U X and no skip; this is "
+            f"init {model.init}, injection {model.injection}, skip {str(model.skip).lower()}: use --from draw"
+        )
 
 
 def _refuse_large(n: int | None, d: int | None) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from deqcli.errors import DeqcliError, NumericalFailure
@@ -40,8 +41,7 @@ def final_spectra(run: Stored) -> dict[str, np.ndarray]:
     X = _samples(run)
     if X is None or X.shape[1] > MOST_SAMPLES:
         return found
-    Z, V = (tensors[f"{name}_point"].T for name in ("equilibrium", "adjoint"))
-    return found | dict(_of_points(X, Z, V)) | dict(_limits(run, X))
+    return found | dict(_of_points(_spec(run), X, tensors)) | dict(_limits(_spec(run), X))
 
 
 def _spec(run: Stored) -> RunSpec:
@@ -60,24 +60,33 @@ def _samples(run: Stored) -> Tensor | None:
         return None
 
 
-def _of_points(X: Tensor, Z: Tensor, V: Tensor) -> Iterator[tuple[str, np.ndarray]]:
+def _of_points(spec: RunSpec, X: Tensor, tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, np.ndarray]]:
+    from deqcli.deq.model import Cell, Params
     from deqcli.deq.spectral import gram
+    from deqcli.runs.baseline import component
+    from deqcli.theory.ntk import empirical_ntk
 
-    G = gram(Z.contiguous())
+    params = Params(**{each.name: tensors[each.name] for each in fields(Params) if each.name in tensors})
+    Z, V = (tensors[f"{name}_point"].T.contiguous() for name in ("equilibrium", "adjoint"))
+    G = gram(Z)
     yield KERNELS[2], _eigenvalues(G)
-    yield KERNELS[1], _eigenvalues(G + gram(V.contiguous()) * (G + gram(X)))
+    yield KERNELS[1], _eigenvalues(empirical_ntk(Cell(params, Z, V, component(spec, X.shape[0])), G, X))
 
 
-def _limits(run: Stored, X: Tensor) -> Iterator[tuple[str, np.ndarray]]:
+def _limits(spec: RunSpec, X: Tensor) -> Iterator[tuple[str, np.ndarray]]:
     from deqcli.deq.activations import ACTIVATIONS
+    from deqcli.runs.baseline import rates
+    from deqcli.runs.scope import scales
     from deqcli.theory.population import Population
 
-    model = _spec(run).model
+    model = spec.model
+    if not scales(spec).gaussian_limit:
+        return
     limit = Population.of(X, model.sigma_w_sq, ACTIVATIONS[model.activation], model.readout_scale)
     try:
         K = limit.gram()
         yield KERNELS[3], _eigenvalues(model.width * K)
-        yield KERNELS[4], _eigenvalues(limit.ntk(K, model.width))
+        yield KERNELS[4], _eigenvalues(limit.ntk(K, model.width, rates(spec, X.shape[0])))
     except NumericalFailure:
         return
 

@@ -10,7 +10,8 @@ from deqcli.deq.activations import ACTIVATIONS
 from deqcli.recipe.machine import machine_memory
 from deqcli.recipe.memory import spec_bytes
 from deqcli.recipe.schema import Recipe
-from deqcli.runs.baseline import scales, tensors
+from deqcli.runs.baseline import tensors
+from deqcli.runs.scope import scales
 from deqcli.sweep.checks import CheckedDraw, CheckOptions, check_draws
 from deqcli.sweep.hindrances import beyond_scales, hindrances, of_the_data
 from deqcli.theory.certificates import certify

@@ -1,7 +1,7 @@
 """The papers' inequalities for a draw, one certificate each: both sides, slack, verdict, and what width can do.
 
-To add one, write a function from `Statement` to `Certificate` and name it in `CERTIFICATES`. L is the Lipschitz constant
-of the activation, 1 for the ReLU.
+To add one, write a function from `Statement` to `Certificate` and name it in `CERTIFICATES`.
+L is the Lipschitz constant of the activation, 1 for the ReLU.
 """
 
 from __future__ import annotations

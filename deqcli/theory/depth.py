@@ -124,10 +124,11 @@ def bounds(initial: Initial, depth: int) -> dict[str, float | None]:
     trace, m = max(float(initial.spectra.gram.sum()), 0.0), initial.width
     moved = initial.safe.contraction**depth * math.sqrt(trace)  # >= ||Z - Z^(l)||_F
     rounding = trace * (2 * (m + 2) * UNIT_ROUNDOFF + 3 * (initial.error_bound or 0.0))
+    cut = n * (s**depth * (1 + depth / math.pi) + ROUNDING_OF_K) / (1 - s) if s < 1 else math.inf
     limit = initial.scales.spectral_norm_limit if in_the_paper(initial) else None
     wide = None if limit is None else n * limit**depth
     return {
-        POPULATION: None if not in_the_paper(initial) else n * (s**depth * (1 + depth / math.pi) + ROUNDING_OF_K) / (1 - s) if s < 1 else math.inf,
+        POPULATION: cut if in_the_paper(initial) else None,
         TRUNCATION: (moved * (2 * initial.safe.spectral_norm_z + moved) + rounding) / m,
         TIED: wide,
         UNTIED: wide,

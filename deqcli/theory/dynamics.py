@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from deqcli.deq.schedule import Schedule
+from deqcli.deq.schedule import CONSTANT, Schedule
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Dynamics:
     which is (1 - x)^tau without schedule and momentum. Source: Polyak 1964, for the momentum.
     """
 
-    schedule: Schedule = Schedule()
+    schedule: Schedule = CONSTANT
     momentum: float = 0.0
     flow: bool = False
 

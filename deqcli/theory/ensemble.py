@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,9 +12,11 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from deqcli.deq.initialisation import ROWS_PER_BLOCK
+from deqcli.deq.model import Rates
 from deqcli.deq.precision import UNIT_ROUNDOFF
 from deqcli.deq.spectral import add_gram
 from deqcli.deq.streams import stream
+from deqcli.theory.dynamics import PLAIN, Dynamics
 from deqcli.theory.population import Population
 from deqcli.theory.prediction import KernelPrediction, diagonalise
 
@@ -57,8 +59,10 @@ class Ensemble:
         return found
 
 
-def ensembles(population: Population, y: Float64[Tensor, " n"], widths: Sequence[int]) -> dict[int, Ensemble]:
-    """An ensemble for each width, from fixed streams.
+def ensembles(
+    population: Population, y: Float64[Tensor, " n"], rates: Mapping[int, Rates], dynamics: Dynamics = PLAIN
+) -> dict[int, Ensemble]:
+    """An ensemble for each width in `rates`, which has its factors on the learning rate; from fixed streams.
 
     Mean: H_inf, and E (v_k . e(0))^2 = alpha^2 v_k^T K v_k + (v_k . y)^2, since y_hat(0) tends to N(0, alpha^2 K).
     Members: see `random_kernels`; y_hat(0) ~ N(0, alpha^2 G/m). Shapes: y (n,).
@@ -67,27 +71,30 @@ def ensembles(population: Population, y: Float64[Tensor, " n"], widths: Sequence
     """
     K, y = population.gram().cpu(), y.cpu()
     M = population.adjoint_gram(K)
-    means = {width: _mean(population, K, population.ntk(K, width), y) for width in widths}
-    members: dict[int, list[Member]] = {width: [] for width in widths}
+    means = {m: _mean(population, K, population.ntk(K, m, factors), y, dynamics) for m, factors in rates.items()}
+    members: dict[int, list[Member]] = {width: [] for width in rates}
     count = min(MOST_KERNELS, max(FEWEST_KERNELS, KERNELS_TIMES_SAMPLES // len(y)))
     for index in range(count):
-        for width, G, B in random_kernels(population, K, M, widths, index):
-            members[width].append(_member(population, G, B, y, width, index, -(-DRAWS // count)))
-    return {width: Ensemble(means[width], members[width]) for width in widths}
+        for width, G, B in random_kernels(population, K, M, list(rates), index):
+            H = _kernel(population, width * G, B, rates[width])
+            members[width].append(_member(population, H, G, y, index, -(-DRAWS // count)))
+    return {width: Ensemble(means[width], members[width]) for width in rates}
 
 
-def _mean(population: Population, K: Tensor, H: Tensor, y: Tensor) -> KernelPrediction:
+def _mean(population: Population, K: Tensor, H: Tensor, y: Tensor, dynamics: Dynamics) -> KernelPrediction:
     eigenvalues, V = diagonalise(H, y)
     squares = (V * (K @ V)).sum(0).mul_(population.readout_scale).mul_(population.readout_scale) + (V.T @ y).square()
-    return KernelPrediction(eigenvalues.numpy(), squares.clamp_min(0).sqrt().numpy())
+    return KernelPrediction(eigenvalues.numpy(), squares.clamp_min(0).sqrt().numpy(), dynamics)
 
 
-def _member(
-    population: Population, G: Tensor, B: Tensor, y: Tensor, width: int, index: int, draws: int
-) -> Member:  # fmt: skip
-    """The kernel m G + B * (m G + X^T X), with G standing for G/m and B for V^T V, and random prediction errors."""
-    scaled = width * G
-    eigenvalues, V = diagonalise(scaled + B * (scaled + population.input_dim * population.C.cpu()), y)
+def _kernel(population: Population, G: Tensor, B: Tensor, rates: Rates) -> Tensor:
+    """c_a G + B * (c_w G + c_u X^T X), with B standing for V^T V."""
+    return rates.a * G + B * (rates.W * G + rates.U * population.input_dim * population.C.cpu())
+
+
+def _member(population: Population, H: Tensor, G: Tensor, y: Tensor, index: int, draws: int) -> Member:
+    """The kernel H, and random prediction errors, of y_hat(0) ~ N(0, alpha^2 G) with G standing for G/m."""
+    eigenvalues, V = diagonalise(H, y)
     normal = torch.from_numpy(stream(index, "predicted outputs").standard_normal((len(y), draws)))
     errors = population.readout_scale * (cholesky(G) @ normal) - y[:, None]
     return Member(eigenvalues.numpy(), (V.T @ errors).square_().mul_(0.5).numpy())

@@ -31,7 +31,10 @@ class Expected:
     def of(
         cls, population: Population, X: Float64[Tensor, "d n"], y: Float64[Tensor, " n"], scales: Scales | None = None
     ) -> Expected:
-        """From samples and labels; without `scales` for Gaussian weights. Raises: NumericalFailure (K does not exist)."""
+        """From samples and labels; without `scales`, of Gaussian weights.
+
+        Raises: NumericalFailure where K does not exist.
+        """
         spectrum, phi = eigenvalues(population.gram()), population.activation
         gaussian = Scales(population.sigma_w_sq, population.readout_scale, phi.lipschitz, phi.at_zero)
         return cls(

@@ -50,10 +50,10 @@ class Initial:
     """A draw in numbers: `computed`, and `safe`, with bounds on the safe side of each.
 
     `safe` has upper bounds of every norm, deviation, cosine and of lambda_star, and a lower bound of lambda_0, 0 where
-    there is none. `error_bound` bounds ||Z - Z*||_F/||Z||_F; None where neither L ||W(0)||_2 < 1 nor the monotonicity of
-    I - W is proved. `lambda_largest` is the largest eigenvalue of K. `expansion` is that of any phi but the ReLU, which
-    the paper is about. `monotonicity` is a lower bound of lambda_min of the symmetric part of I - W, where the recipe
-    has a monotone W and the bound is proved.
+    there is none. `error_bound` bounds ||Z - Z*||_F/||Z||_F; None where neither L ||W(0)||_2 < 1 nor that I - W is
+    monotone is proved. `lambda_largest` is the largest eigenvalue of K. `expansion` is that of any phi but the ReLU,
+    which the paper is about. `monotonicity` is a proved lower bound of lambda_min of the symmetric part of I - W, where
+    the recipe has a monotone W.
     """
 
     scales: Scales

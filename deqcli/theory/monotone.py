@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -32,7 +34,8 @@ def monotonicity_lower(W: Float[Tensor, "m m"], monotonicity: float) -> float | 
         A.diagonal().copy_(symmetric - t)
         if int(torch.linalg.cholesky_ex(A.cpu()).info) == 0:
             trace = float(A.diagonal().abs().sum())
-            return t - 2 * (m + 2) * UNIT_ROUNDOFF * trace - 3 * UNIT_ROUNDOFF * (size + (1 + abs(t)) * m**0.5)
+            of_A = 3 * UNIT_ROUNDOFF * (size + (1 + abs(t)) * math.sqrt(m))
+            return t - 2 * (m + 2) * UNIT_ROUNDOFF * trace - of_A
         gap *= 10
     return None
 

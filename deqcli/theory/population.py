@@ -11,6 +11,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from deqcli.deq.activations import Activation
+from deqcli.deq.model import ALL, Rates
 from deqcli.errors import NumericalFailure
 
 MAX_ITERATIONS, SETTLED, SHRINKS = 20_000, 100, 0.999
@@ -119,16 +120,16 @@ class Population:
             raise NumericalFailure(f"the tangent kernel has no limit at sigma_w_sq = {self.sigma_w_sq}")
         return (S * self.readout_scale * self.readout_scale).div_(S.mul_(-2 * self.sigma_w_sq).add_(1))
 
-    def ntk(self, K: Float64[Tensor, "n n"], width: int) -> Float64[Tensor, "n n"]:
-        """H_inf = m K * (1 + M) + X^T X * M, elementwise *, with M that of `adjoint_gram`.
+    def ntk(self, K: Float64[Tensor, "n n"], width: int, rates: Rates = ALL) -> Float64[Tensor, "n n"]:
+        """H_inf = m K * (c_a + c_w M) + c_u X^T X * M, elementwise *, with M that of `adjoint_gram`, c the `rates`.
 
         H(0) of width m approaches it like m^(-1/2). Shapes: K (n, n), the limit.
         Source: Ling et al. 2023, section 2.3, for H = H1 + H2 + H3.
         Raises: NumericalFailure where there is no M.
         """
         M = self.adjoint_gram(K)
-        H = torch.addcmul(self.input_dim * self.C * M, K, M, value=width)
-        return H.add_(K, alpha=width)
+        H = torch.addcmul(rates.U * self.input_dim * self.C * M, K, M, value=rates.W * width)
+        return H.add_(K, alpha=rates.a * width)
 
     def ntk_at_depth(self, depth: int, width: int) -> Float64[Tensor, "n n"]:
         """H^(L), the tangent kernel of L layers from Z^(0) = 0: m K^(L) + alpha^2 R^(L), which tends to H_inf.

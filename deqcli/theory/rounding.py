@@ -35,17 +35,23 @@ def worst_rounding(network: Network) -> float:
     """L gamma_(m+d+2) (|| |W| ||_2 + || |U| ||_2 ||X||_F/||Z||_F), a bound on the rounding of a layer over ||Z||_F.
 
     || |W| ||_2 <= sqrt(||W||_1 ||W||_inf). A phi that is not a choice between two multiples is computed with an error
-    of a few roundings of its value and of its pre-activation P: 8 u (1 + L ||P||_F/||Z||_F) is added. 0 where Z = 0.
-    Source: Higham 2002, section 3.5.
+    of a few roundings of its value and of its pre-activation P: 8 u (1 + L ||P||_F/||Z||_F) is added, and as much for
+    an injection phi(U X), whose norm takes the place of that of U X. 0 where Z = 0. Source: Higham 2002, section 3.5.
     """
-    params, activation, k = network.params, network.activation, sum(network.params.U.shape) + 2
+    params, phi, k = network.params, network.activation, sum(network.params.U.shape) + 2
     size, input_size = frobenius_norms(network.Z, network.X)
     if size == 0:
         return 0.0
     gamma = k * UNIT_ROUNDOFF / (1 - k * UNIT_ROUNDOFF)
-    preactivation = absolute_norm(params.W) + absolute_norm(params.U) * input_size / size  # >= ||P||_F/||Z||_F
-    of_phi = 0.0 if activation.homogeneous else ROUNDINGS_OF_PHI * UNIT_ROUNDOFF
-    return activation.lipschitz * gamma * preactivation + of_phi * (1 + activation.lipschitz * preactivation)
+    injected, evaluations = absolute_norm(params.U) * input_size / size, 1
+    if network.component.rectified:
+        injected = phi.lipschitz * injected + abs(phi.at_zero) * math.sqrt(network.Z.numel()) / size
+        evaluations = 3
+    P = absolute_norm(params.W) + injected  # >= ||P||_F/||Z||_F
+    rounding = phi.lipschitz * gamma * P
+    if phi.homogeneous:
+        return rounding
+    return rounding + ROUNDINGS_OF_PHI * UNIT_ROUNDOFF * (1 + evaluations * phi.lipschitz * P)
 
 
 def absolute_norm(W: Tensor) -> float:

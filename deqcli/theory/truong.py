@@ -32,8 +32,8 @@ def truong_coefficients(s: Statement) -> Certificate:
     """
     expansion, source = s.initial.expansion, f"{PAPER}, coefficients of the dual"
     bound = None if expansion is None else expansion.bound
-    if expansion is not None and expansion.order is not None:
-        source += f"; order {expansion.order} decides, a_{expansion.order} = {expansion.coefficients[expansion.order]:.6g}"
+    if expansion is not None and (r := expansion.order) is not None:
+        source += f"; order {r} decides, a_{r} = {expansion.coefficients[r]:.6g}"
     elif bound is not None:
         source += "; no order decides"
     return _of_the_limit("truong_coefficients", source, bound)
