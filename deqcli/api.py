@@ -237,9 +237,10 @@ def run_check(
     from deqcli.sweep.checks import CheckOptions
 
     def finish(folder: Path) -> Sequence[str]:
+        from deqcli.show.spectra_figure import draw_spectra
         from deqcli.show.theory_figures import draw_depth
 
-        return draw_depth(folder) if depth is not None else ()
+        return [*draw_spectra(folder), *(draw_depth(folder) if depth is not None else ())]
 
     return check(recipe, out, CheckOptions(Execution(device), depth, suggest, finish, on_draw, on_try))
 

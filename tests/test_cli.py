@@ -166,8 +166,8 @@ def checked(*arguments: str) -> tuple[Path, str]:
     return Path(line.removeprefix("Files: ")), out
 
 
-PICTURES = [f"figures/depth.{form}" for form in ("png", "svg", "pdf", "csv")]
-DEPTH = {"depth.csv", "rates.csv", *PICTURES}
+SPECTRA, DEPTHS = ([f"figures/{name}.{form}" for form in ("png", "svg", "pdf", "csv")] for name in ("spectra", "depth"))
+DEPTH = {"depth.csv", "rates.csv", *DEPTHS}
 
 
 def names_of(folder: Path) -> set[str]:
@@ -178,7 +178,7 @@ def names_of(folder: Path) -> set[str]:
 def test_check_init_measures_depth_only_where_asked() -> None:
     given = ["--widths", "24,32", "--seeds", "0"]
     folder, out = checked(*given, "--depth", "3")
-    usual = {"draws.csv", "certificates.csv", "spectra.csv", "recipe.yaml", "manifest.json"}
+    usual = {"draws.csv", "certificates.csv", "spectra.csv", "recipe.yaml", "manifest.json", *SPECTRA}
     assert names_of(folder) == usual | DEPTH
     assert set(json.loads((folder / "manifest.json").read_text())["files"]) == (usual | DEPTH) - {"manifest.json"}
     depth, rates = pd.read_csv(folder / "depth.csv"), pd.read_csv(folder / "rates.csv")
@@ -206,7 +206,7 @@ def test_check_init_json_has_depths_rates_and_suggestion() -> None:
     names = ("suggested.yaml", "suggested-sigma.yaml")
     assert document["suggestion"]["recipes"] == [str(folder / name) for name in names]
     assert len(document["suggestion"]["sentences"]) == 3
-    assert document["figures"] == [f"{folder}/{name}" for name in PICTURES]
+    assert document["figures"] == [f"{folder}/{name}" for name in [*SPECTRA, *DEPTHS]]
 
 
 @pytest.mark.parametrize(

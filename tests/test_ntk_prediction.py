@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from deqcli.deq.activations import ACTIVATIONS
+from deqcli.deq.model import ALL
 from deqcli.deq.network import loss
 from deqcli.deq.spectral import gram, least_eigenvalue
 from deqcli.errors import NumericalFailure
@@ -276,7 +277,7 @@ def population_of(alpha: float) -> Population:
 
 @cache
 def ensemble(alpha: float = 1.0, m: int = ENSEMBLE[2]) -> Ensemble:
-    return ensembles(population_of(alpha), torch.tensor(samples_and_labels()[1]), [m])[m]
+    return ensembles(population_of(alpha), torch.tensor(samples_and_labels()[1]), {m: ALL})[m]
 
 
 @pytest.mark.parametrize("alpha", [1.0, 0.1, 1e-200])
@@ -378,8 +379,8 @@ def test_an_ensemble_does_not_depend_on_what_was_drawn_before() -> None:
     y, m, rate = torch.tensor(samples_and_labels()[1]), ENSEMBLE[2], ensemble().mean.auto_rate
     torch.manual_seed(1)
     torch.randn(3)
-    ensembles(population_of(1.0), 2 * y, [7])
-    again = ensembles(population_of(1.0), y, [m])[m]
+    ensembles(population_of(1.0), 2 * y, {7: ALL})
+    again = ensembles(population_of(1.0), y, {m: ALL})[m]
     assert again.band(rate, STEPS) == ensemble().band(rate, STEPS)
     assert sum(each.parts.shape[1] for each in again.members) == 400
 
@@ -387,7 +388,7 @@ def test_an_ensemble_does_not_depend_on_what_was_drawn_before() -> None:
 @pytest.mark.parametrize("others", [[100], [1000, 5000], [37, 100, 700]])
 def test_an_ensemble_does_not_depend_on_the_other_widths(others: list[int]) -> None:
     y, m, rate = torch.tensor(samples_and_labels()[1]), ENSEMBLE[2], ensemble().mean.auto_rate
-    found = ensembles(population_of(1.0), y, [*others, m])[m]
+    found = ensembles(population_of(1.0), y, dict.fromkeys([*others, m], ALL))[m]
     np.testing.assert_allclose(found.band(rate, STEPS), ensemble().band(rate, STEPS), rtol=1e-9)
 
 
@@ -407,7 +408,7 @@ def test_a_singular_limit_has_an_ensemble(angles: np.ndarray) -> None:
     X, y = math.sqrt(2) * torch.tensor(np.array([np.cos(angles), np.sin(angles)])), torch.tensor(np.sin(3 * angles))
     population = Population.of(X, 0.08, ACTIVATIONS["relu"], 1.0)
     assert float(torch.linalg.eigvalsh(population.gram())[0]) < 1e-11
-    found = ensembles(population, y, [100])[100]
+    found = ensembles(population, y, {100: ALL})[100]
     losses = [found.mean.loss(found.mean.auto_rate, step) for step in (0, 1, 10, 1000, 10**6)]
     assert losses == sorted(losses, reverse=True)
     assert losses[0] == pytest.approx(0.5 * float(population.gram().trace() + y.square().sum()), rel=1e-9)

@@ -222,7 +222,7 @@ def test_a_prediction_from_data_needs_no_seed_and_no_network(monkeypatch: pytest
     def drawn(*_: object) -> None:
         raise AssertionError("a network was drawn")
 
-    monkeypatch.setattr("deqcli.sweep.predictions.draw", drawn)
+    monkeypatch.setattr("deqcli.sweep.predictions.drawn", drawn)
     one, other = (predicted("--seeds", seeds)[0] for seeds in ("0", "5,6,7"))
     assert one != other
     for name in HEADERS:
@@ -512,7 +512,7 @@ def test_a_loss_of_exactly_0_has_no_rate(tmp_path: Path) -> None:
     cells = last.split(",")
     cells[7] = "0.0"
     (folder / "loss.csv").write_text("\n".join([*lines, ",".join(cells)]) + "\n")
-    found = results(folder, spec, 4, Baseline.restored(load_checkpoint(folder / "checkpoint.safetensors")))
+    found = results(folder, spec, 4, Baseline.restored(spec, load_checkpoint(folder / "checkpoint.safetensors")))
     assert found["final_loss"] == 0
     assert found["rate_measured"] is None
     assert found["rate_kernel"] > 0

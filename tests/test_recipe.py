@@ -51,18 +51,22 @@ WORDS = {
     "MAPPING": "a recipe is a mapping with the keys name, data, model, solver, train, log, sweep, execution",
     "SECTIONS": "name (required), data (required), model (required), solver (optional), train (optional), "
     "log (optional), sweep (optional), execution (optional)",
-    "DIGITS": "kind (required), label_scale (1.0), num_samples (required), classes ([0, 1]), labels ('class'), "
-    "seed (0)",
-    "SPHERE": "kind (required), label_scale (1.0), num_samples (required), input_dim (required), labels ('gaussian'), "
-    "seed (0)",
-    "MODEL": "width (required), activation ('relu'), init ('gaussian'), sigma_w_sq (0.08), readout_scale (1.0)",
+    "DIGITS": "kind (required), label_scale (1.0), antipodal (false), num_samples (required), classes ([0, 1]), "
+    "labels ('class'), seed (0)",
+    "SPHERE": "kind (required), label_scale (1.0), antipodal (false), num_samples (required), input_dim (required), "
+    "labels ('gaussian'), seed (0)",
+    "MODEL": "width (required), activation ('relu'), init ('gaussian'), sigma_w_sq (0.08), readout_scale (1.0), "
+    "injection ('linear'), readout ('gaussian'), skip (false), parametrisation ('standard'), monotonicity (0.5), "
+    "resample ('never'), most_draws (100)",
     "SOLVER": "kind ('continuation'), tolerance ('auto'), max_iterations (500), corrections ('auto')",
     "NEWTON": "kind (required), tolerance ('auto'), max_iterations (500), inner_iterations (20), forcing (0.1)",
     "ANDERSON": "kind (required), tolerance ('auto'), max_iterations (500), memory (5), regularisation (0.0), "
     "mixing (1.0)",
-    "TRAIN": "steps (1000), learning_rate ('auto'), dtype ('float32'), tf32 (false), seed (0)",
-    "FILE": "kind (required), label_scale (1.0), path (required), label_column ('y'), num_samples (null), "
-    "sha256 (null)",
+    "TRAIN": "steps (1000), learning_rate ('auto'), dtype ('float32'), tf32 (false), seed (0), "
+    'parameters (["W", "U", "a"]), method (\'descent\'), flow_tolerance (1e-05), momentum (0.0), '
+    "schedule ('constant'), decay (0.1), decay_every (100), warmup (0), stop_at_loss (null)",
+    "FILE": "kind (required), label_scale (1.0), antipodal (false), path (required), sha256 (null), "
+    "label_column ('y'), num_samples (null)",
     "LOG": "loss_every (1), spectral_every (20), checkpoint_every (200)",
     "NAME": "name must be text (names the folder: letters, digits, `.`, `_`, `-`, at most 64, a letter or digit first)",
     "STEPS": "train.steps must be a whole number, at least 0 (default 1000)",
@@ -70,7 +74,8 @@ WORDS = {
     "SEED": "train.seed must be a whole number from 0 to 4294967295 (default 0)",
     "DTYPE": "train.dtype must be `float32` or `float64` (default 'float32')",
     "TF32": "train.tf32 must be `true` or `false` (default false)",
-    "KIND": "solver.kind must be `anderson`, `auto`, `continuation`, `newton` or `picard` (default 'continuation')",
+    "KIND": "solver.kind must be `anderson`, `auto`, `continuation`, `forward_backward`, `newton`, `peaceman_rachford` "
+    "or `picard` (default 'continuation')",
     "TOLERANCE": "solver.tolerance must be `auto` or a number above 0 and below 1 (default 'auto')",
     "WIDTHS": "sweep.widths must be a list of at least 1, each a whole number, at least 1 or `null` (default null)",
     "SEEDS": "sweep.seeds must be a list of at least 1, each a whole number from 0 to 4294967295 or `null` "
@@ -152,7 +157,7 @@ MISTAKES = r"""
 : 2:1: data.input_dim is missing; it must be a whole number, at least 1
 : 3:1: model.width is missing; it must be a whole number, at least 1
 | {name: a, model: {width: 3}, data: {kind: spehre, num_samples: 2}}
-: 1:43: data.kind must be `digits`, `file` or `sphere`, got 'spehre'; did you mean `sphere`?
+: 1:43: data.kind must be `digits`, `file`, `gaussian_mixture` or `sphere`, got 'spehre'; did you mean `sphere`?
 | {name: a, model: {width: 3}, data: {kind: file, file: x.npz}}
 : 1:30: data.path is missing; it must be text
 : 1:49: data.file is not known; known here: $FILE
@@ -479,8 +484,25 @@ RESOLVED = {
 """All that the base leaves to defaults, spelled out. A change here renames every run that users have."""
 
 
+SILENT = {
+    "data": {"antipodal": False},
+    "model": {
+        "injection": "linear", "readout": "gaussian", "skip": False, "parametrisation": "standard", "monotonicity": 0.5,
+        "resample": "never", "most_draws": 100,
+    },
+    "train": {
+        "parameters": ["W", "U", "a"], "method": "descent", "flow_tolerance": 1e-5, "momentum": 0.0,
+        "schedule": "constant", "decay": 0.1, "decay_every": 100, "warmup": 0, "stop_at_loss": None,
+    },
+}  # fmt: skip
+"""What the name of a run does not have, at its default."""
+
+
 def test_a_run_is_named_by_the_hash_of_its_resolved_options() -> None:
-    assert load(BASE).run().model_dump(mode="json") == RESOLVED
+    assert load(BASE).run().model_dump(mode="json") == {
+        name: section | SILENT.get(name, {}) if isinstance(section, dict) else section
+        for name, section in RESOLVED.items()
+    }
     digest = hashlib.sha256(json.dumps(RESOLVED, sort_keys=True).encode()).hexdigest()
     assert load(BASE).run_id == f"w00064-s000-{digest[:8]}"
     assert load(BASE, "model.width=123456", "train.seed=1234").run_id.startswith("w123456-s1234-")

@@ -63,7 +63,7 @@ def test_defaults_and_required_keys_are_those_of_an_error_message() -> None:
     told = {cells[0]: cells[2].strip("`") for cells in rows(reference())}
     message = known_keys(resolve(resolve(recipe_schema())["properties"]["model"]))
     expected = re.findall(r"(\w+) \(([^)]*)\)", message)
-    assert len(expected) == 5
+    assert len(expected) == 12
     for key, default in expected:
         assert told[f"`model.{key}`"] == default
 

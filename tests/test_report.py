@@ -201,7 +201,7 @@ def test_the_verdict_of_many_names_the_worst_run_and_those_that_show_nothing() -
 def test_what_the_tables_say_of_a_run_is_what_its_manifest_says(trained: Path) -> None:
     gathered = gathered_of(trained)
     results = gathered.stored[0].manifest.results
-    found = so_far(gathered.spectral, gathered.loss, gathered.prediction)
+    found = so_far(gathered.spectral, gathered.loss)
     assert len(found) == 7
     for name, value in found.items():
         assert value == pytest.approx(results[name], rel=1e-6), name

@@ -15,10 +15,11 @@ from deqcli.deq.activations import ACTIVATIONS
 from deqcli.deq.equations import Equation
 from deqcli.deq.kinds import SolverOptions
 from deqcli.deq.solvers import Picard, Solution, Solver, Status
-from deqcli.deq.splitting import ForwardBackward, PeacemanRachford, Splitting
+from deqcli.deq.splitting import ForwardBackward, PeacemanRachford, Reflections, Splitting
 from deqcli.deq.track import Track, Workspace
 from tests import monotone
 from tests.monotone import MonotoneProblem, dense_adjoint, dense_equilibrium, dense_preactivation, draw_monotone
+from tests.solving import honest
 
 KINDS: dict[str, type[Splitting]] = {"forward_backward": ForwardBackward, "peaceman_rachford": PeacemanRachford}
 every_kind = pytest.mark.parametrize("kind", KINDS)
@@ -97,16 +98,15 @@ def test_plain_iteration_diverges_there() -> None:
 @pytest.mark.parametrize("equation_of", [equilibrium_of, adjoint_of])
 def test_peaceman_rachford_converges_for_every_alpha_and_forward_backward_for_small_ones(equation_of) -> None:
     """Winston and Kolter 2020: any alpha > 0 will do, and it takes fewer iterations at the best of each."""
-    p = draw_monotone(6, 5, 60, scale=3.0)
-    equation = equation_of(p)
+    equation = equation_of(draw_monotone(6, 5, 40, scale=3.0))
     iterations: dict[str, dict[float, int]] = {"forward_backward": {}, "peaceman_rachford": {}}
-    for alpha in (1e-2, 1e-1, 1.0, 1e1, 1e2):
-        solution, track = solve(PeacemanRachford(alpha=alpha, max_iterations=20_000), equation, 6)
+    for alpha in (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0):
+        solution, track = solve(PeacemanRachford(alpha=alpha, max_iterations=4000), equation, 6)
         assert solution.status is Status.CONVERGED
         assert residual_of(equation, track) <= 1.1e-12
         iterations["peaceman_rachford"][alpha] = solution.iterations
-    for alpha in (1e-2, 1e-1, 0.5, 1.0):
-        solution, track = solve(ForwardBackward(alpha=alpha, max_iterations=20_000), equation, 6)
+    for alpha in (0.03, 0.1, 0.5, 1.0):
+        solution, track = solve(ForwardBackward(alpha=alpha, max_iterations=1500), equation, 6)
         assert (solution.status is Status.CONVERGED) == (alpha <= 0.1)
         iterations["forward_backward"][alpha] = solution.iterations
     assert min(iterations["peaceman_rachford"].values()) < 0.7 * min(iterations["forward_backward"].values())
@@ -114,10 +114,10 @@ def test_peaceman_rachford_converges_for_every_alpha_and_forward_backward_for_sm
 
 def test_forward_backward_converges_below_its_bound() -> None:
     """2 mu/||I - W||^2, and by the contraction that the theory gives."""
-    for seed in range(5):
+    for seed in range(3):
         p = draw_monotone(5, 4, 20, mu=0.5, scale=1.5, seed=seed)
         size = np.linalg.norm(np.eye(20) - p.W, 2)
-        for share in (0.25, 0.5, 0.95):
+        for share in (0.5, 0.95):
             alpha = min(share * 2 * p.mu / size**2, 1.0)
             contraction = math.sqrt(1 - 2 * alpha * p.mu + alpha**2 * size**2)
             most = math.ceil(math.log(1e-13 * alpha) / math.log(contraction))
@@ -132,14 +132,13 @@ def test_forward_backward_with_alpha_1_is_plain_iteration() -> None:
     assert torch.equal(track.point, wanted.point)
 
 
-@pytest.mark.parametrize("scale", [0.5, 1.0, 1.5, 2.0, 3.0])
-@pytest.mark.parametrize("mu", [0.1, 0.5])
-def test_the_automatic_step_is_nearly_the_best_power_of_2(scale: float, mu: float) -> None:
+@pytest.mark.parametrize(("mu", "scale"), [(0.5, 0.5), (0.5, 1.0), (0.5, 1.5), (0.5, 2.0), (0.5, 3.0), (0.1, 2.0)])
+def test_the_automatic_step_is_nearly_the_best_power_of_2(mu: float, scale: float) -> None:
     """At most a third more products than the best, and 10 for finding it."""
-    equation = equilibrium_of(draw_monotone(10, 20, 60, mu, scale))
-    fixed = [solve(ForwardBackward(alpha=2.0**-k, max_iterations=4000), equation, 10)[0] for k in range(6)]
+    equation = equilibrium_of(draw_monotone(6, 10, 40, mu, scale))
+    fixed = [solve(ForwardBackward(alpha=2.0**-k, max_iterations=600), equation, 6)[0] for k in range(6)]
     best = min(solution.iterations for solution in fixed if solution.status is Status.CONVERGED)
-    found, _ = solve(ForwardBackward(max_iterations=4000), equation, 10)
+    found, _ = solve(ForwardBackward(max_iterations=600), equation, 6)
     assert found.status is Status.CONVERGED
     assert found.iterations <= 4 / 3 * best + 10
 
@@ -172,7 +171,7 @@ def test_products_are_counted_and_the_residual_is_that_of_the_point_left(
         assert solution.residual == pytest.approx(residual_of(equation, track), rel=1e-6, abs=1e-15)
         assert solution.status is (Status.CONVERGED if solution.residual <= 1e-12 else Status.EXHAUSTED)
         assert (solution.status is Status.CONVERGED) == (most == 2000)
-        assert bool(linear_solves) == (isinstance(solver, PeacemanRachford) and most > 2 - (most == 2))
+        assert bool(linear_solves) == (isinstance(solver, PeacemanRachford) and most > 2)
 
 
 @every_kind
@@ -183,6 +182,19 @@ def test_float32_reaches_its_tolerance(kind: str, activation: str) -> None:
         solution, track = solve(KINDS[kind](), equation, 6)
         assert solution.status is Status.CONVERGED
         assert residual_of(equation, track) <= 1.2e-6
+
+
+@pytest.mark.parametrize("alpha", [0.1, 0.3, 1.0, 3.0])
+def test_refined_linear_solves_take_float32_to_its_tolerance(alpha: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """||W||_2 = 8; without refinement, rounding that piles up keeps the smallest alpha from it."""
+    p = draw_monotone(6, 5, 100, scale=3.0)
+    equation, solver = equilibrium_of(p, torch.float32), PeacemanRachford(alpha=alpha)
+    solution, track = solve(solver, equation, 6)
+    assert solution.status is Status.CONVERGED
+    assert distance(track.point, dense_equilibrium(p)) <= 1e-5
+    monkeypatch.setattr(Reflections, "refine", lambda reflections: None)
+    without, _ = solve(solver, equation, 6)
+    assert (without.status is Status.CONVERGED) == (alpha > 0.1)
 
 
 @every_kind
@@ -234,6 +246,42 @@ def test_networks_without_an_equilibrium_are_not_said_to_have_one(kind: str) -> 
         solution, _ = solve(KINDS[kind](alpha=alpha), equation, 2)
         assert solution.status is not Status.CONVERGED
     assert solve(ForwardBackward(max_iterations=3000), equation, 2)[0].status is not Status.CONVERGED
+
+
+@every_kind
+def test_no_status_is_a_lie(kind: str) -> None:
+    """Random networks, ||W||_2 from 0.1 to 6, most of them not monotone: converged where float64 residuals say so."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        statuses = [honest(KINDS[kind](), seed) for seed in range(40)]
+    assert statuses.count(Status.CONVERGED) >= 5
+    assert statuses.count(Status.EXHAUSTED) >= 7
+
+
+@every_kind
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_units_that_die_between_two_solves_are_found_dead(kind: str, dtype: torch.dtype) -> None:
+    """On the way an image is exactly 0 and the point is not: a residual that is infinite, and no divergence."""
+    p = draw_monotone(5, 4, 20, scale=2.0)
+    equation, dead = equilibrium_of(p, dtype), equilibrium_of(replace(p, UX=-np.abs(p.UX)), dtype)
+    _, living = solve(KINDS[kind](), equation, 5)
+    assert living.point.any()
+    (solution,) = KINDS[kind](max_iterations=2000).solve(dead, living, [True])
+    assert (solution.status, solution.residual) == (Status.CONVERGED, 0.0)
+    assert not living.point.any()
+    no_slope = replace(adjoint_of(p, dtype), slope=torch.zeros_like(living.point))
+    solution, track = solve(KINDS[kind](), no_slope, 5, torch.ones_like(living.point))
+    assert (solution.status, solution.residual) == (Status.CONVERGED, 0.0)
+    assert not track.point.any()
+
+
+def test_an_orbit_through_zero_is_left() -> None:
+    """z = relu(-2 z + 1) goes 0, 1, 0, 1, ... under plain iteration; 1/3 is its equilibrium."""
+    equation = Equation(torch.tensor([[-2.0]]).double(), torch.ones(1, 1).double(), ACTIVATIONS["relu"])
+    assert solve(Picard(), equation, 1)[0].status is Status.EXHAUSTED
+    for kind in KINDS.values():
+        solution, track = solve(kind(), equation, 1)
+        assert solution.status is Status.CONVERGED
+        assert track.point.item() == pytest.approx(1 / 3, rel=1e-12)
 
 
 @pytest.mark.parametrize("alpha", [0.01, 0.3, 1.0, 3.0, 100.0])

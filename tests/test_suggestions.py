@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import re
@@ -279,3 +280,58 @@ def test_no_scale_is_too_odd_for_a_suggestion(given: list[str]) -> None:
     assert code in (0, 3), err
     for path in json.loads(out)["suggestion"]["recipes"]:
         assert failing(Path(path)) == set()
+
+
+def test_scales_are_suggested_for_another_activation_and_pass() -> None:
+    """With gelu's L = 1.13 the same W has less room; the samples are few enough for the bound by coefficients."""
+    given = [
+        "model.activation=gelu",
+        "data={kind: sphere, num_samples: 3, input_dim: 20}",
+        "--widths",
+        "60",
+        "--seeds",
+        "0",
+    ]
+    sentences, recipes = suggested(*given)
+    assert sentences[-1].startswith("No width is expected to do: with model.readout_scale 1 the slack of (9 with 8)")
+    for name in (SCALES, SIGMA):
+        code, out, _ = call("check-init", str(recipes[name]), "--strict", "--json", "--out", "again")
+        (draw,) = json.loads(out)["draws"]
+        assert (code, draw["failed"], len(draw["certificates"])) == (0, [], 24)
+    folder = recipes[SCALES].parent
+    rows = list(csv.DictReader((folder / "hermite.csv").read_text().splitlines()))
+    assert [int(row["order"]) for row in rows] == list(range(11))
+    assert {row["activation"] for row in rows} == {"gelu"}
+    assert float(rows[0]["coefficient"]) > 0.3
+
+
+def test_a_w_that_is_too_large_for_an_activation_says_what_its_lipschitz_constant_allows() -> None:
+    """1/(8 L^2) = 0.098 for gelu, and 0.11 would do for the ReLU; 2 is what a sigmoid allows."""
+    sentences, _ = suggested("model.activation=gelu", "model.sigma_w_sq=0.11", *ONE)
+    assert sentences[-1] == (
+        "No width is expected to do: at sigma_w_sq of 0.0980835 or more the norm of W(0) does not stay below "
+        "1/L = 0.885815."
+    )
+    sentences, recipes = suggested("model.activation=sigmoid", "model.sigma_w_sq=0.5", "--widths", "60", "--seeds", "0")
+    assert content(recipes[SCALES])["model"]["sigma_w_sq"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (
+            ["model.activation=leaky_relu"],
+            "the slope of leaky_relu jumps: no bound of its second derivative (Truong 2023)",
+        ),
+        (["train.momentum=0.5"], "train.momentum is 0.5"),
+        (["model.skip=true"], "K and H_inf are the limits of Gaussian W, not of this initialisation"),
+        (["model.activation=identity", "data.num_samples=6", "data.input_dim=4"], "truong_coefficients fails"),
+    ],
+    ids=str,
+)
+def test_nothing_is_suggested_where_the_theory_does_not_cover_the_recipe(given: list[str], sentence: str) -> None:
+    sentences, recipes = suggested(*given, *ONE)
+    assert recipes == {}
+    assert all(each.startswith("No initialisation is suggested: ") for each in sentences)
+    assert sentence in sentences[0]
+    assert not list(Path("outputs/small/checks").glob("*/suggested*.yaml"))

@@ -47,6 +47,7 @@ def cosines(covariance: Tensor, scale: Tensor) -> Tensor:
     return c.where(c.abs() < PARALLEL, c.sign())
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def expectation(
     name: str, write: Write, covariance: Tensor, left: Tensor, right: Tensor,
     exact: Exact | None = None, near: float = PARALLEL,
@@ -174,14 +175,14 @@ class Expansion:
             rest = largest**terms * float(np.maximum(1 - shares.sum(0), 0).max())
             if rest <= TAIL and sizes[-FEWEST_TERMS // 2 :].sum() <= NEGLIGIBLE:
                 break
-            if terms >= MOST_TERMS:
+            if terms >= MOST_TERMS or not (rest < math.inf and 2 * self.error <= REQUIRED):
                 break
             terms *= 2
         reached = rest + 2 * self.error
         if not reached <= REQUIRED:
             raise NumericalFailure(
-                f"the expansion of {name} is exact to {reached:.0e} only at correlation {largest:.9g}, "
-                f"with {terms} terms: a phi with kinks needs duals in closed form"
+                f"the expansion of {name} is exact to {reached:.0e} only at correlation {largest:.9g} and variance "
+                f"{self.variances.max():.3g}, with {terms} terms: a phi with kinks, or so far out, needs a closed form"
             )
         tails = np.cumsum(sizes[::-1])[::-1]
         return np.ascontiguousarray(a[: max(1, int((tails > NEGLIGIBLE).sum()))])

@@ -211,7 +211,7 @@ def _weights(params: Params, component: Component) -> Weights:
         return Free(spaced(params.W), component.momentum)
     assert params.A is not None
     assert params.B is not None
-    return Monotone(params.A, params.B, component.monotonicity, component.momentum)
+    return Monotone(spaced(params.A), spaced(params.B), component.monotonicity, component.momentum)
 
 
 def loss(prediction_error: Float[Tensor, " n"]) -> float:

@@ -147,7 +147,7 @@ class Pace:
 
 
 def _distance(at: Evaluation) -> float:
-    """||F(z) - z||_F, which the residual has, unless F(z) = 0."""
+    """||F(z) - z||_F, of which the residual knows nothing where F(z) = 0."""
     return at.residual * at.size if at.size > 0 else frobenius_norms(at.difference)[0]
 
 

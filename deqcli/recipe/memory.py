@@ -10,6 +10,8 @@ from deqcli.recipe.machine import machine_memory
 from deqcli.recipe.schema import Recipe, RunSpec
 
 ITEMSIZE = {"float32": 4, "float64": 8}
+FLOAT64_OF_A_DRAW = {"orthogonal": 4, "symmetric": 2}
+"""Matrices of the size of W, in float64, that a draw takes at its peak where it is not filled by rows."""
 
 
 def spec_bytes(
@@ -18,7 +20,16 @@ def spec_bytes(
     """Bytes that a run takes at its peak, at least; sizes that only the data file knows count as given, or as 1."""
     n, d = spec.data.shape()
     shape = (spec.model.width, d or input_dim or 1, n or num_samples or 1)
-    return run_bytes(*shape, ITEMSIZE[spec.train.dtype], spec.solver.arrays, keeps_start)
+    matrices, drawn = matrices_beside_w(spec), FLOAT64_OF_A_DRAW.get(spec.model.init, 0)
+    return run_bytes(*shape, ITEMSIZE[spec.train.dtype], spec.solver.arrays, keeps_start, matrices, drawn)
+
+
+def matrices_beside_w(spec: RunSpec) -> int:
+    """Matrices of the size of W that a training has beside W: A and B, velocities, the start of a flow's step, an LU."""
+    made_of = 2 if spec.model.init == "monotone" else 0
+    trained = max(made_of, 1)
+    kept = (1 if spec.train.momentum else 0) + (1 if spec.train.method == "flow" else 0)
+    return made_of + trained * kept + (2 if spec.solver.kind == "peaceman_rachford" else 0)
 
 
 def too_large(recipe: Recipe, memory: int | None = None) -> Iterator[Contradiction]:

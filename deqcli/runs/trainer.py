@@ -11,6 +11,7 @@ from typing import NoReturn
 
 from torch import Tensor
 
+from deqcli.deq.activations import ACTIVATIONS
 from deqcli.deq.model import Cell
 from deqcli.deq.network import loss
 from deqcli.deq.solvers import Solution, Status
@@ -176,10 +177,11 @@ class Trainer:
 
     def _advice(self) -> str:
         if self.baseline is None:
+            model, contracting = self.spec.model, 0.125 / ACTIVATIONS[self.spec.model.activation].lipschitz ** 2
             return (
-                f"The draw itself is at fault: use a smaller model.sigma_w_sq (now {self.spec.model.sigma_w_sq:g}; "
-                "below 0.125 wide draws contract), a model.readout_scale nearer 1 where something overflowed, or more "
-                "solver.max_iterations where the residual was falling."
+                f"The draw itself is at fault: use a smaller model.sigma_w_sq (now {model.sigma_w_sq:g}; below "
+                f"{contracting:.3g} wide Gaussian draws contract), a model.readout_scale nearer 1 where something "
+                "overflowed, or more solver.max_iterations where the residual was falling."
             )
         return f"{_smaller_rate(self.baseline)}, or more solver.max_iterations where the residual was falling."
 

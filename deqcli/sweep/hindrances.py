@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from deqcli.deq.activations import ACTIVATIONS
 from deqcli.runs.scope import scales
@@ -25,23 +25,31 @@ def hindrances(draws: Sequence[CheckedDraw]) -> list[str]:
     phi = ACTIVATIONS[spec.model.activation]
     if of_the_recipe := uncovered(scales(spec), phi.name, phi.curvature):
         return list(of_the_recipe.values())
-    return list(dict.fromkeys(why for each in draws if of_the_data(each) and (why := beyond_scales(each))))
+    return list(dict.fromkeys(why for each in draws if (why := _first_failing(each, OF_THE_DATA))))
 
 
 def of_the_data(drawn: CheckedDraw) -> bool:
     """Whether an inequality fails that the activation and the samples decide."""
-    return any(each.name in OF_THE_DATA and not each.holds for each in drawn.certificates)
+    return _first_failing(drawn, OF_THE_DATA) is not None
 
 
 def beyond_scales(drawn: CheckedDraw) -> str | None:
     """What fails that no readout_scale or label_scale can mend, with its numbers."""
-    where = f"width {drawn.spec.model.width}, seed {drawn.spec.train.seed}"
     if drawn.error is not None:
-        return f"{where}: {drawn.error}"
+        return f"{_where(drawn)}: {drawn.error}"
     if "enough_width" in drawn.outside:
-        return f"{where}: {drawn.outside['enough_width']}"
-    failed = next((each for each in drawn.certificates if each.name in SCALELESS and not each.holds), None)
+        return f"{_where(drawn)}: {drawn.outside['enough_width']}"
+    return _first_failing(drawn, SCALELESS)
+
+
+def _first_failing(drawn: CheckedDraw, names: Collection[str]) -> str | None:
+    """The first inequality of some that fails, with its numbers, or its source where it has none."""
+    failed = next((each for each in drawn.certificates if each.name in names and not each.holds), None)
     if failed is None:
         return None
-    sides = f"{failed.lhs:.6g} against {failed.rhs:.6g}" if failed.rhs is not None else failed.source
-    return f"{where}: {failed.name} fails, {sides}"
+    sides = failed.source if failed.rhs is None else f"{failed.lhs:.6g} against {failed.rhs:.6g}"
+    return f"{_where(drawn)}: {failed.name} fails, {sides}"
+
+
+def _where(drawn: CheckedDraw) -> str:
+    return f"width {drawn.spec.model.width}, seed {drawn.spec.train.seed}"

@@ -60,7 +60,7 @@ class SolvedDraw:
             if solution.status is not Status.CONVERGED:
                 raise NumericalFailure(
                     f"the {name} of the initial draw was not solved in float64: {solution.status.sentence} (residual "
-                    f"{solution.residual:.3g}, tolerance {TOLERANCE:g}); a smaller model.sigma_w_sq contracts"
+                    f"{solution.residual:.3g}, tolerance {TOLERANCE:g}, norm reached {solution.norm:.3g}); a smaller model.sigma_w_sq contracts"
                 )
         network.rest()
         return cls(network, X, y, solutions[0].residual)

@@ -78,7 +78,9 @@ def _lower_bound(population: Population, K: Tensor) -> tuple[tuple[float, ...], 
 
 
 def _coefficients(phi: Activation, variance: float) -> tuple[float, ...]:
-    return tuple(phi.coefficients(variance, MOST_ORDERS).tolist())
+    """Those of even order are exactly 0 where phi is odd."""
+    found = phi.coefficients(variance, MOST_ORDERS).tolist()
+    return tuple(0.0 if phi.odd and r % 2 == 0 else a for r, a in enumerate(found))
 
 
 def _row_sums(covariance: Tensor, variances: Tensor, orders: int) -> list[float]:

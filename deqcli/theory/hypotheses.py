@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from deqcli.theory.initial import Initial
-    from deqcli.theory.sizes import Scales
+from deqcli.theory.expansion import Expansion
+from deqcli.theory.sizes import Scales, Sizes
 
 RELU = "relu"
 """Whose K the paper is about."""
@@ -19,18 +17,17 @@ OF_THE_LIMIT = ("assumption_1", "derivatives", "antipodal", "limit", "model")
 """Names of what statements about K assume."""
 
 
-def missing(initial: Initial) -> dict[str, str]:
-    """The hypotheses that a draw does not meet, by name, in words."""
-    n, m, scales = initial.num_samples, initial.width, initial.scales
+def missing(scales: Scales, safe: Sizes, width: int, num_samples: int, phi: Expansion | None) -> dict[str, str]:
+    """The hypotheses that a draw does not meet, by name, in words; `phi` is the expansion of any phi but the ReLU."""
+    n, m = num_samples, width
     found = {
-        "assumption_1": _assumption_1(initial),
-        "well_posed": _well_posed(initial),
+        "assumption_1": _assumption_1(scales),
+        "well_posed": _well_posed(safe),
         "enough_width": (
             f"num_samples {n} > width {m}: lambda_0 is exactly 0, and no width below {n} can pass" if n > m else None
         ),
-        "antipodal": _antipodal(initial),
+        "antipodal": _antipodal(phi),
     }
-    phi = initial.expansion
     of_the_recipe = uncovered(scales) if phi is None else uncovered(scales, phi.name, phi.curvature)
     return {name: sentence for name, sentence in found.items() if sentence} | of_the_recipe
 
@@ -45,16 +42,14 @@ def uncovered(scales: Scales, activation: str = RELU, curvature: float | None = 
     return found | dict(scales.departures)
 
 
-def _assumption_1(initial: Initial) -> str | None:
-    scales = initial.scales
+def _assumption_1(scales: Scales) -> str | None:
     if scales.sigma_w_sq < scales.largest_sigma_w_sq:
         return None
     of_l = "1/8" if scales.lipschitz == 1 else f"1/(8 L^2) = {scales.largest_sigma_w_sq:.6g}"
     return f"sigma_w_sq = {scales.sigma_w_sq:g} is not below {of_l} (Assumption 1)"
 
 
-def _well_posed(initial: Initial) -> str | None:
-    safe = initial.safe
+def _well_posed(safe: Sizes) -> str | None:
     if safe.contraction < 1:
         return None
     if safe.lipschitz == 1:
@@ -62,8 +57,7 @@ def _well_posed(initial: Initial) -> str | None:
     return f"L ||W(0)||_2 <= {safe.contraction:.6g} is not below 1, L = {safe.lipschitz:.6g}: Condition 1 has no delta"
 
 
-def _antipodal(initial: Initial) -> str | None:
-    expansion = initial.expansion
+def _antipodal(expansion: Expansion | None) -> str | None:
     if expansion is None or not expansion.vanishes or expansion.antipodal is None:
         return None
     i, j = expansion.antipodal

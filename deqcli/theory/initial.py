@@ -77,7 +77,7 @@ class Initial:
     @property
     def outside(self) -> dict[str, str]:
         """The hypotheses that the draw does not meet, by name, in words."""
-        return missing(self)
+        return missing(self.scales, self.safe, self.width, self.num_samples, self.expansion)
 
 
 def measure_initial(
