@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.tables import say
 
-PARTS = ("steps", "sweeps", "overhead", "loggers", "memory", "growth", "threads", "solvers")
+PARTS = ("steps", "sweeps", "overhead", "loggers", "memory", "growth", "activations", "threads", "solvers")
 
 
 def main(wanted: list[str]) -> int:

@@ -24,7 +24,7 @@ TOLERANCE = {"float32": 1e-6, "float64": 1e-10}
 RECIPE = """
 name: benchmark
 data: {{kind: sphere, num_samples: {n}, input_dim: {d}, labels: gaussian, seed: 0}}
-model: {{width: {m}, sigma_w_sq: 0.08}}
+model: {{width: {m}, sigma_w_sq: 0.08, activation: {activation}}}
 solver: {{kind: picard, tolerance: {tolerance}}}
 train: {{steps: 1000000, learning_rate: auto, dtype: {dtype}, seed: 0}}
 log: {{loss_every: 1, spectral_every: 1000000, checkpoint_every: 1000000}}
@@ -52,6 +52,7 @@ class Problem:
     factor: float = 1.0
     seed: int = 0
     rate: float | None = None
+    activation: str = "relu"
 
     @property
     def tolerance(self) -> float:
@@ -62,7 +63,7 @@ class Problem:
     def recipe(self) -> Recipe:
         """The recipe; contestants give it their solver, and the learning rate in numbers."""
         s = self.shape
-        text = RECIPE.format(n=s.n, d=s.d, m=s.m, dtype=s.dtype, tolerance=self.tolerance)
+        text = RECIPE.format(n=s.n, d=s.d, m=s.m, dtype=s.dtype, tolerance=self.tolerance, activation=self.activation)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "benchmark.yaml"
             path.write_text(text)

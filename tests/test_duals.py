@@ -178,7 +178,7 @@ def test_a_kink_without_a_closed_form_is_refused() -> None:
     for c in (0.5, -0.97):
         wanted = dual(ACTIVATIONS["relu"], 0, 2.0, 2.0, c)
         assert dual(Kinked(0.0), 0, 2.0, 2.0, c) == pytest.approx(wanted, abs=1e-12)
-    with pytest.raises(NumericalFailure, match="kinked is exact to 3e-07 only at correlation 0.99999 and variance 2,"):
+    with pytest.raises(NumericalFailure, match=r"kinked is exact to 3e-07 only at correlation 0.99999 and variance 2,"):
         dual(Kinked(0.0), 0, 2.0, 2.0, 0.99999)
-    with pytest.raises(NumericalFailure, match="kinked is exact to .* only at correlation 0.5 and"):
+    with pytest.raises(NumericalFailure, match=r"kinked is exact to .* only at correlation 0.5 and"):
         dual(Kinked(1.0), 0, 2.0, 2.0, 0.5)

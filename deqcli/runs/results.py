@@ -12,6 +12,7 @@ from deqcli.recipe.schema import RunSpec
 from deqcli.runs.baseline import Baseline
 from deqcli.runs.files import LOSS, SPECTRAL
 from deqcli.runs.records import read_rows
+from deqcli.theory.monotone import monotone_error_bound
 
 Results = dict[str, float | int | None]
 
@@ -25,11 +26,10 @@ def results(folder: Path, spec: RunSpec, input_dim: int, baseline: Baseline) -> 
     rate_measured is the mean of -d log(Phi)/d tau over the second half of the steps, rate_kernel the same of the
     predicted losses, and rate_theorem = -log(1 - eta lambda_0/2) what Theorem 1 promises at least.
     max_error_bound bounds ||Z - Z*||_F/||Z||_F, up to unusual rounding, over the rows of spectral.csv where
-    ||W||_2 < 1 is proved.
+    L ||W||_2 < 1 is proved, or over all where W is monotone.
     """
     losses = [row for row in read_rows(folder / LOSS) if row["loss"]]
     spectra = read_rows(folder / SPECTRAL)
-    lipschitz = ACTIVATIONS[spec.model.activation].lipschitz
     rounding = usual_rounding(spec.model.width, input_dim, spec.train.precision)
     residuals = {int(row["step"]): float(row["residual"]) for row in losses}
     uppers = {int(row["step"]): float(row["spectral_norm_upper"]) for row in spectra}
@@ -46,12 +46,20 @@ def results(folder: Path, spec: RunSpec, input_dim: int, baseline: Baseline) -> 
         **_worst("min_lambda_ratio", ratios, min),
         **_worst("max_loss_over_bound", _over_bound(losses, baseline), max),
         "max_error_bound": _greatest(
-            error_bound(residuals[step], lipschitz * upper, rounding)
-            for step, upper in uppers.items()
-            if step in residuals
+            _error_bound(spec, residuals[step], upper, rounding) for step, upper in uppers.items() if step in residuals
         ),
         **_rates(losses, baseline),
     }
+
+
+def _error_bound(spec: RunSpec, residual: float, upper: float, rounding: float) -> float | None:
+    """By contraction, or by monotonicity where phi is proximal; the smaller one."""
+    phi, model = ACTIVATIONS[spec.model.activation], spec.model
+    found = error_bound(residual, phi.lipschitz * upper, rounding)
+    if model.init != "monotone" or not phi.nondecreasing or phi.lipschitz > 1:
+        return found
+    other = monotone_error_bound(residual + rounding, upper, model.monotonicity)
+    return other if found is None else min(found, other)
 
 
 def _worst(name: str, values: Mapping[int, float | None], choose: Callable[..., int]) -> Results:
