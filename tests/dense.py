@@ -339,4 +339,5 @@ def solved_draw(shape: tuple[int, int, int], s: float, scale: float = 1.0, seed:
     n, d, m = shape
     drawn, data = Draw(m, d, s, scale, seed, torch.float64, torch.device("cpu")), draw_problem(n, d, 1)
     component = Component(ACTIVATIONS["relu"], Picard())
-    return drawn, SolvedDraw.of(INITIALISATIONS["gaussian"](drawn), torch.tensor(data.X), torch.tensor(data.y), component)
+    params = INITIALISATIONS["gaussian"](drawn)
+    return drawn, SolvedDraw.of(params, torch.tensor(data.X), torch.tensor(data.y), component)

@@ -19,7 +19,7 @@ from deqcli.runs.records import (
     SPECTRAL_COLUMNS,
     TIMING_COLUMNS,
 )  # fmt: skip
-from deqcli.sweep.check_files import DEPTH_COLUMNS, DRAW_COLUMNS, RATE_COLUMNS, SPECTRA_COLUMNS
+from deqcli.sweep.check_files import DEPTH_COLUMNS, DRAW_COLUMNS, HERMITE_COLUMNS, RATE_COLUMNS, SPECTRA_COLUMNS
 from deqcli.sweep.predict_files import AGAINST_COLUMNS, DIRECTION_COLUMNS, SUMMARY_COLUMNS, TIMES_COLUMNS
 from deqcli.theory import certificates
 
@@ -77,6 +77,7 @@ TABLES = {
     "timing": TIMING_COLUMNS,
     "draws": DRAW_COLUMNS,
     "spectra": SPECTRA_COLUMNS,
+    "hermite": HERMITE_COLUMNS,
     "depth": DEPTH_COLUMNS,
     "rates": RATE_COLUMNS,
     "summary": SUMMARY_COLUMNS,

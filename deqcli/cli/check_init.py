@@ -142,7 +142,7 @@ def _sentence(rate: Rate) -> str:
 
 
 def _document(checked: Checked) -> dict[str, object]:
-    from deqcli.sweep.check_files import width_rates
+    from deqcli.sweep.check_files import hermite_rows, width_rates
 
     return {
         "folder": str(checked.folder),
@@ -159,6 +159,7 @@ def _document(checked: Checked) -> dict[str, object]:
                 "failed": [certificate.name for certificate in each.failed],
                 "depths": [level.row() for level in each.depths],
                 "rates": [asdict(rate) for rate in each.rates],
+                "hermite": hermite_rows(each),
             }
             for each in checked.draws
         ],

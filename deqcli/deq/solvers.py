@@ -69,6 +69,11 @@ class Solution:
     misses: int = 0
     norm: float | None = None
 
+    @property
+    def norm_reached(self) -> str:
+        """The norm in words, to go on with."""
+        return "" if self.norm is None else f", norm reached {self.norm:.3g}"
+
 
 def error_bound(residual: float, contraction: float, rounding: float) -> float | None:
     """(residual + rounding) / (1 - q), a bound on ||Z - Z*||_F / ||F(Z)||_F; None where q >= 1 and none exists.

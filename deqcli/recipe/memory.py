@@ -20,12 +20,12 @@ def spec_bytes(
     """Bytes that a run takes at its peak, at least; sizes that only the data file knows count as given, or as 1."""
     n, d = spec.data.shape()
     shape = (spec.model.width, d or input_dim or 1, n or num_samples or 1)
-    matrices, drawn = matrices_beside_w(spec), FLOAT64_OF_A_DRAW.get(spec.model.init, 0)
-    return run_bytes(*shape, ITEMSIZE[spec.train.dtype], spec.solver.arrays, keeps_start, matrices, drawn)
+    matrices = matrices_beside_w(spec), FLOAT64_OF_A_DRAW.get(spec.model.init, 0)
+    return run_bytes(*shape, ITEMSIZE[spec.train.dtype], spec.solver.arrays, keeps_start, matrices)
 
 
 def matrices_beside_w(spec: RunSpec) -> int:
-    """Matrices of the size of W that a training has beside W: A and B, velocities, the start of a flow's step, an LU."""
+    """Matrices of the size of W beside W: A and B, velocities, the start of a substep of the flow, an LU."""
     made_of = 2 if spec.model.init == "monotone" else 0
     trained = max(made_of, 1)
     kept = (1 if spec.train.momentum else 0) + (1 if spec.train.method == "flow" else 0)

@@ -16,6 +16,7 @@ from pydantic import BeforeValidator, Field
 from deqcli.data.kinds import DataOptions
 from deqcli.deq.activations import ACTIVATIONS
 from deqcli.deq.continuation import Continuation
+from deqcli.deq.initialisation import INITIALISATIONS
 from deqcli.deq.kinds import SolverOptions
 from deqcli.deq.solvers import LARGEST, ROUNDING
 from deqcli.options import Contradiction, Count, Options, Seed
@@ -102,8 +103,9 @@ class RunSpec(Options):
     @property
     def stackable(self) -> bool:
         """Whether it may share its products with runs of its shape: small, with a solver that can."""
+        exact = ACTIVATIONS[self.model.activation].homogeneous  # others round by their place in memory
         usual = self.train.plain and self.model.usual
-        return usual and 1 < self.model.width <= STACKED_UP_TO and self.solver.stacks
+        return exact and usual and 1 < self.model.width <= STACKED_UP_TO and self.solver.stacks
 
     @property
     def hash8(self) -> str:
@@ -233,10 +235,13 @@ def _theorem_without_hypotheses(recipe: Recipe) -> Iterator[Contradiction]:
     if not (recipe.train.plain and recipe.model.usual):
         message = "`theorem` is for gradient descent at one rate on W, U and a of Z = phi(W Z + U X), y_hat = a^T Z"
         yield Contradiction(("train.learning_rate", "model.init"), message)
-    if recipe.model.sigma_w_sq >= 0.125:
+    model, lipschitz = recipe.model, ACTIVATIONS[recipe.model.activation].lipschitz
+    limit = INITIALISATIONS[model.init].norm_limit(1.0)  # of sigma_w = 1
+    if limit is not None and model.sigma_w_sq * (lipschitz * limit) ** 2 >= 1 - 1e-12:
+        largest = 1 / (lipschitz * limit) ** 2
         yield Contradiction(
             ("train.learning_rate", "model.sigma_w_sq"),
-            f"`theorem` needs sigma_w_sq < 0.125 (Assumption 1), got {recipe.model.sigma_w_sq:g}",
+            f"`theorem` needs sigma_w_sq < {largest:.6g} (Assumption 1), got {model.sigma_w_sq:g}",
         )
     n, least = recipe.data.shape()[0], min(recipe.widths)
     if n is not None and n > least:

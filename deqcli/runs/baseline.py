@@ -128,8 +128,8 @@ def learning_rate(spec: RunSpec, initial: Initial) -> float:
     bound = safe_theorem_rate(initial.safe)
     if bound is None:
         raise NumericalFailure(
-            "train.learning_rate: theorem needs ||W(0)||_2 < 1 and lambda_0 > 0; this draw has ||W(0)||_2 <= "
-            f"{initial.safe.spectral_norm:.6g} and lambda_0 = {initial.computed.lambda_0:.3g}; use `auto` or a number"
+            "train.learning_rate: theorem needs L ||W(0)||_2 < 1 and lambda_0 > 0; this draw has L ||W(0)||_2 <= "
+            f"{initial.safe.contraction:.6g} and lambda_0 = {initial.computed.lambda_0:.3g}; use `auto` or a number"
         )
     return math.nextafter(bound, 0.0)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -19,6 +20,13 @@ from deqcli.theory.ntk import empirical_ntk
 LARGEST_GROWTH, SAFETY = 2.0, 0.9
 GAINED = 0.5
 """A shorter substep whose error is not smaller by this factor is limited by rounding, and is taken."""
+
+LARGEST = 2.0
+"""Of h ||H||_F, a little below 2.5, from where on the method is unstable; error estimates mean nothing there."""
+
+SMALLEST = 1 / 4
+"""Of the h at which a fixed kernel would make an error of the tolerance. What is off in shorter substeps is the kink of
+an activation, along which a flow may slide, or rounding: the error is then first order in h, or none."""
 
 
 @dataclass(frozen=True)
@@ -60,8 +68,7 @@ class Flow:
         self._products, self.forward_seconds, self.adjoint_seconds = [0, 0], 0.0, 0.0
         at, left = Moved(_nothing(), _nothing(), prediction_error), duration
         while left > 0:
-            taken = min(self.length, left)
-            at = self._substep(at.prediction_error, taken)
+            at = self._substep(at.prediction_error, left)
             if _failed(at):
                 break
             left = 0.0 if self._taken >= left else left - self._taken
@@ -70,13 +77,14 @@ class Flow:
     def _counted(self, solution: Solution, which: int) -> Solution:
         return replace(solution, iterations=self._products[which])
 
-    def _substep(self, e: Tensor, h: float) -> Moved:
-        """One substep of length h, or where its error is too large of a part of that."""
+    def _substep(self, e: Tensor, left: float) -> Moved:
+        """One substep of the length of now, or where its error is too large of a part of that; at most `left`."""
         start = {name: tensor.clone() for name, tensor in self.network.trained().items()}
-        before = math.inf
+        shortest, longest = self._lengths()
+        h, before = min(max(self.length, shortest), longest, left), math.inf
         while True:
             at, error = self._try(start, e, h)
-            if _failed(at) or error <= self.tolerance or not error <= GAINED * before:
+            if _failed(at) or error <= self.tolerance or not error <= GAINED * before or h <= shortest:
                 break
             before, h = error, h / 2
             self.network.blend(start, 1.0)
@@ -85,6 +93,18 @@ class Flow:
         self._taken, self.length = h, h * min(max(growth, 1 / LARGEST_GROWTH), LARGEST_GROWTH)
         self.error += error
         return at
+
+    def _lengths(self) -> tuple[float, float]:
+        """The shortest and the longest substep worth trying, by ||H||_F >= lambda_max(H) of the solved network.
+
+        With a fixed kernel the estimate is (h lambda_max)^4/4 at most.
+        """
+        stiffness = max(float(self._kernel().norm()), sys.float_info.min)
+        return SMALLEST * (4 * self.tolerance) ** 0.25 / stiffness, LARGEST / stiffness
+
+    def _kernel(self) -> Tensor:
+        cell = self.network.cell(0)
+        return empirical_ntk(cell, gram(cell.Z), self.network.X)
 
     def _try(self, start: Mapping[str, Tensor], e: Tensor, h: float) -> tuple[Moved, float]:
         """The three stages, and the estimated error."""
@@ -103,8 +123,8 @@ class Flow:
 
     def _gradient_sq(self, e: Tensor) -> float:
         """||grad Phi||^2 = e^T H e of the solved network, by what is trained."""
-        cell, exact = self.network.cell(0), to_float64(e)
-        return float(torch.dot(exact, empirical_ntk(cell, gram(cell.Z), self.network.X) @ exact))
+        exact = to_float64(e)
+        return float(torch.dot(exact, self._kernel() @ exact))
 
     def _solve(self) -> Moved:
         clock = time.perf_counter()

@@ -20,7 +20,7 @@ Results = dict[str, float | int | None]
 def results(folder: Path, spec: RunSpec, input_dim: int, baseline: Baseline) -> Results:
     """Final loss, worst norms and ratios, and how the conclusions of Theorem 1 came out.
 
-    max_spectral_norm_upper < 1 is (i), min_lambda_ratio = min lambda_tau/lambda_0 > 1/2 is (ii), and
+    L max_spectral_norm_upper < 1 is (i), min_lambda_ratio = min lambda_tau/lambda_0 > 1/2 is (ii), and
     max_loss_over_bound = max Phi(tau)/((1 - eta lambda_0/2)^tau Phi(0)) <= 1 over tau >= 1 is (iii),
     all at logged steps; the step of each worst value stands beside it.
     rate_measured is the mean of -d log(Phi)/d tau over the second half of the steps, rate_kernel the same of the
@@ -49,7 +49,13 @@ def results(folder: Path, spec: RunSpec, input_dim: int, baseline: Baseline) -> 
             _error_bound(spec, residuals[step], upper, rounding) for step, upper in uppers.items() if step in residuals
         ),
         **_rates(losses, baseline),
+        **_lipschitz(ACTIVATIONS[spec.model.activation].lipschitz),
     }
+
+
+def _lipschitz(lipschitz: float) -> Results:
+    """L of the activation, where it is not 1: (i) is then about L max_spectral_norm_upper."""
+    return {} if lipschitz == 1 else {"lipschitz": lipschitz}
 
 
 def _error_bound(spec: RunSpec, residual: float, upper: float, rounding: float) -> float | None:

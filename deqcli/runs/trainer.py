@@ -172,7 +172,7 @@ class Trainer:
         tolerance = self.spec.solver.tolerance_for(self.spec.train.precision)
         raise NumericalFailure(
             f"step {self.step}: the {what} was not solved: {failed.status.sentence} (residual {failed.residual:.3g}, "
-            f"tolerance {tolerance:g}, iterations {failed.iterations}{_norm_reached(failed)}). {self._advice()}"
+            f"tolerance {tolerance:g}, iterations {failed.iterations}{failed.norm_reached}). {self._advice()}"
         )
 
     def _advice(self) -> str:
@@ -190,10 +190,6 @@ class Trainer:
         scales = "Use a smaller data.label_scale or model.readout_scale"
         advice = _smaller_rate(self.baseline) if self.baseline else scales
         return f"step {solved.step}: the loss diverged ({size}). {advice}."
-
-
-def _norm_reached(failed: Solution) -> str:
-    return "" if failed.norm is None else f", norm reached {failed.norm:.3g}"
 
 
 def _spectrum(step: int, row: dict[str, float | None], lambda_0: float) -> Spectrum:

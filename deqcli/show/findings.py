@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
+from deqcli.deq.activations import ACTIVATIONS
 from deqcli.runs.folder import COMPLETE, FAILED
 from deqcli.show.bounds import bounds_at
 from deqcli.show.console import number
@@ -161,7 +162,9 @@ def so_far(spectral: pd.DataFrame | None, losses: pd.DataFrame | None) -> Result
         return {}
     by_step = spectral.set_index("step")
     start = float(by_step["lambda_min"].iloc[0])
+    phi = ACTIVATIONS.get(str(spectral["activation"].iloc[0]))
     return {
+        **({} if phi is None or phi.lipschitz == 1 else {"lipschitz": phi.lipschitz}),
         "lambda_0": start,
         **_extreme("max_spectral_norm_upper", by_step["spectral_norm_upper"], largest=True),
         **_extreme("min_lambda_ratio", by_step["lambda_ratio"], largest=False),

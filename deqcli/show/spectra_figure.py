@@ -152,6 +152,8 @@ def _draw(axes: Axes, shown: pd.DataFrame, color: object) -> None:
             binned["count"].astype(float), edges, fill=filled, color=stroke, alpha=0.55 if filled else 1, linewidth=1.0
         )  # fmt: skip
         axes.set_xscale("log" if is_logarithmic(np.array(edges)) else "linear")
+        if alone.empty:  # a line of no points would be laid out at the corner of the figure
+            continue
         axes.vlines(alone, 0, STEM, color=stroke, linewidth=0.9, transform=axes.get_xaxis_transform())
         axes.plot(
             alone, [STEM] * len(alone), marker, color=stroke, transform=axes.get_xaxis_transform(), clip_on=False,

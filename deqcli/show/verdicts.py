@@ -30,7 +30,8 @@ class Verdict:
 class Conclusion:
     """A conclusion of Theorem 1: the result that is its worst value, in words, and what that value must be.
 
-    `worst` chooses the worst of several: the largest, or the least.
+    `worst` chooses the worst of several: the largest, or the least. `by_lipschitz`: the value counts times L of the
+    activation, which results name where it is not 1.
     """
 
     claim: str
@@ -38,11 +39,17 @@ class Conclusion:
     name: str
     worst: Callable[..., str]
     holds: Callable[[float], bool]
+    by_lipschitz: bool = False
+
+    def _of(self, results: Results) -> tuple[str, float]:
+        """The claim as it reads for the activation, and L as far as it counts."""
+        lipschitz = (results.get("lipschitz") or 1.0) if self.by_lipschitz else 1.0
+        return (self.claim if lipschitz == 1 else self.claim.replace("||W||", f"{lipschitz:.6g} ||W||")), lipschitz
 
     def state(self, results: Results) -> State:
         """Whether it held at every logged step."""
         value = results[self.name]
-        return "unknown" if value is None else "yes" if self.holds(value) else "no"
+        return "unknown" if value is None else "yes" if self.holds(value * self._of(results)[1]) else "no"
 
     def unknown(self, results: Results) -> str:
         """Why there is nothing to show."""
@@ -55,9 +62,9 @@ class Conclusion:
         value, step, state = results[self.name], results[f"{self.name}_step"], self.state(results)
         if state == "unknown":
             return Verdict(self.claim, state, f"nothing to show ({self.unknown(results)})")
-        held = "held" if state == "yes" else "not shown"
+        held, (claim, _) = "held" if state == "yes" else "not shown", self._of(results)
         return Verdict(
-            self.claim, state, f"{held} at every logged step ({self.what} {number(value)}, at step {number(step)})"
+            claim, state, f"{held} at every logged step ({self.what} {number(value)}, at step {number(step)})"
         )
 
     def verdict_of_many(self, runs: Mapping[str, Results]) -> Verdict:
@@ -77,7 +84,9 @@ class Conclusion:
 
 
 CONCLUSIONS = (
-    Conclusion("(i)   ||W||_2 < 1", "largest upper bound", "max_spectral_norm_upper", max, lambda value: value < 1),
+    Conclusion(
+        "(i)   ||W||_2 < 1", "largest upper bound", "max_spectral_norm_upper", max, lambda value: value < 1, True
+    ),
     Conclusion(
         "(ii)  lambda_tau > lambda_0/2", "least lambda_tau/lambda_0", "min_lambda_ratio", min, lambda value: value > 0.5
     ),

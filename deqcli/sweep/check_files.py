@@ -16,7 +16,7 @@ from deqcli.sweep.suggestions import SCALES, SIGMA, WIDTH, Suggestion, suggest
 from deqcli.sweep.tables import write_tables
 from deqcli.theory.depth import TIED, UNTIED, Rate, rates_over_width
 
-DRAW_COLUMNS = (*RUN_KEYS, "status", *Measured.__annotations__, "remarks", "error")
+DRAW_COLUMNS = (*RUN_KEYS, "status", "draws", *Measured.__annotations__, "remarks", "error")
 SPECTRA_COLUMNS = (*RUN_KEYS, "kernel", "index", "eigenvalue")
 DEPTH_COLUMNS = (*RUN_KEYS, "depth", "quantity", "source", "value", "bound")
 HERMITE_COLUMNS = (*RUN_KEYS, "order", "coefficient")

@@ -11,9 +11,10 @@ import torch
 from deqcli.data.dataset import Dataset
 from deqcli.errors import NumericalFailure
 from deqcli.recipe.schema import RunSpec
-from deqcli.runs.baseline import draw, draw_of, learning_rate, measure, solve, tensors
+from deqcli.runs.baseline import draw_of, learning_rate, measure, solve, tensors
 from deqcli.runs.device import Execution, pick_device, threads_for, threads_limited
 from deqcli.runs.folder import COMPLETE, FAILED, row_keys
+from deqcli.runs.resample import drawn
 from deqcli.runs.run import refuse_impossible
 from deqcli.theory.certificates import certify
 from deqcli.theory.condition import best_delta, theorem_rate
@@ -57,6 +58,7 @@ class CheckedDraw:
     depths: list[DepthRow] = field(default_factory=list)
     rates: list[Rate] = field(default_factory=list)
     error: str | None = None
+    draws: int | None = None
 
     @property
     def failed(self) -> list[Certificate]:
@@ -73,7 +75,8 @@ class CheckedDraw:
         status = COMPLETE if self.error is None else FAILED
         numbers = asdict(self.measured) if self.measured else {}
         remarks = "; ".join(self.outside.values()) or None
-        return row_keys(self.spec) | numbers | {"status": status, "remarks": remarks, "error": self.error}
+        ended = {"status": status, "draws": self.draws, "remarks": remarks, "error": self.error}
+        return row_keys(self.spec) | numbers | ended
 
 
 Finish = Callable[[Path], Sequence[str]]
@@ -109,7 +112,8 @@ def check_draws(cells: Sequence[RunSpec], dataset: Dataset, options: CheckOption
 def _check_draw(spec: RunSpec, dataset: Dataset, device: torch.device, depth: int | None) -> CheckedDraw:
     X, y = tensors(dataset)
     try:
-        solved = solve(spec, draw(spec, dataset.input_dim, device), X, y)
+        found = drawn(spec, X, y, device)
+        solved = solve(spec, found.params, X, y)
         initial = measure(spec, solved, against_limit=True)
         levels = [] if depth is None else _depths(spec, solved, initial, depth)
     except NumericalFailure as error:
@@ -119,12 +123,13 @@ def _check_draw(spec: RunSpec, dataset: Dataset, device: torch.device, depth: in
     except NumericalFailure:  # the draw has none of that kind, which (10) then shows
         rate = None
     fitted = rates_over_depth(levels, initial) if levels else []
-    return CheckedDraw(spec, initial, _numbers(initial, rate), certify(initial, rate), levels, fitted)
+    return CheckedDraw(
+        spec, initial, _numbers(initial, rate), certify(initial, rate), levels, fitted, draws=found.draws
+    )
 
 
 def _depths(spec: RunSpec, solved: SolvedDraw, initial: Initial, depth: int) -> list[DepthRow]:
-    drawn = draw_of(spec, initial.input_dim, solved.X.device)
-    return list(depth_rows(solved, drawn, initial, depth))
+    return list(depth_rows(solved, draw_of(spec, initial.input_dim, solved.X.device), initial, depth))
 
 
 def _numbers(initial: Initial, rate: float | None) -> Measured:

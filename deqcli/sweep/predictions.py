@@ -135,9 +135,11 @@ def _rate_from_data(
         return ensemble.mean.auto_rate
     if wanted != "theorem":
         return wanted
-    rate = safe_theorem_rate(Expected.of(population, X, y).sizes(cell.model.width))
+    rate = safe_theorem_rate(Expected.of(population, X, y, scales(cell)).sizes(cell.model.width))
     if rate is None:
-        raise Refused("train.learning_rate: theorem needs 2 sqrt2 sigma_w < 1 and num_samples <= width; give a number")
+        raise Refused(
+            "train.learning_rate: theorem needs a limit of L ||W||_2 below 1 and num_samples <= width; give a number"
+        )
     return rate
 
 

@@ -181,6 +181,13 @@ def monotone(s: Statement) -> Certificate:
     return Certificate("monotone", source, s.initial.monotonicity, 0.0, None, strict=True)
 
 
+def gao_learning_rate(s: Statement) -> Certificate:
+    """lambda_0/n^2 > eta, with lambda_0 of the features: the order of the paper's bound, its constant taken as 1."""
+    least, source = s.initial.lambda_features, "Gao et al. 2022, eta = O(lambda_0/n^2), with the constant 1"
+    bound = None if least is None else least / s.initial.num_samples**2
+    return Certificate("gao_learning_rate", source, bound, s.learning_rate, None, strict=True)
+
+
 CERTIFICATES: tuple[Callable[[Statement], Certificate], ...] = (
     assumption_1,
     assumption_2_norms,
@@ -206,9 +213,11 @@ CERTIFICATES: tuple[Callable[[Statement], Certificate], ...] = (
 
 
 def certificates_of(initial: Initial) -> tuple[Callable[[Statement], Certificate], ...]:
-    """Those that a draw has: `CERTIFICATES`, Truong's where phi is not the ReLU, `monotone` where the recipe's W is."""
+    """Those that a draw has: `CERTIFICATES`, and what is about its activation, its W or its skip alone."""
     general = () if initial.expansion is None else TRUONG
-    return CERTIFICATES + general + ((monotone,) if initial.scales.monotonicity is not None else ())
+    splitting = () if initial.scales.monotonicity is None else (monotone,)
+    features = () if initial.lambda_features is None else (gao_learning_rate,)
+    return CERTIFICATES + general + splitting + features
 
 
 def certify(initial: Initial, learning_rate: float | None) -> list[Certificate]:

@@ -58,9 +58,10 @@ class SolvedDraw:
         solutions = equilibrium, network.solve_adjoint()
         for name, solution in zip(("equilibrium", "adjoint"), solutions, strict=True):
             if solution.status is not Status.CONVERGED:
+                reached = f"residual {solution.residual:.3g}, tolerance {TOLERANCE:g}{solution.norm_reached}"
                 raise NumericalFailure(
-                    f"the {name} of the initial draw was not solved in float64: {solution.status.sentence} (residual "
-                    f"{solution.residual:.3g}, tolerance {TOLERANCE:g}, norm reached {solution.norm:.3g}); a smaller model.sigma_w_sq contracts"
+                    f"the {name} of the initial draw was not solved in float64: {solution.status.sentence} "
+                    f"({reached}); a smaller model.sigma_w_sq contracts"
                 )
         network.rest()
         return cls(network, X, y, solutions[0].residual)

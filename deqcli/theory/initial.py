@@ -17,6 +17,7 @@ from deqcli.deq.spectral import gram_rounding, spectral_norm, spectral_norm_uppe
 from deqcli.errors import NumericalFailure
 from deqcli.theory.draw import OnPart, SolvedDraw
 from deqcli.theory.expansion import Expansion
+from deqcli.theory.features import least_feature_eigenvalue
 from deqcli.theory.hypotheses import RELU, missing
 from deqcli.theory.monotone import monotone_error_bound, monotonicity_lower
 from deqcli.theory.population import Population
@@ -53,7 +54,7 @@ class Initial:
     there is none. `error_bound` bounds ||Z - Z*||_F/||Z||_F; None where neither L ||W(0)||_2 < 1 nor that I - W is
     monotone is proved. `lambda_largest` is the largest eigenvalue of K. `expansion` is that of any phi but the ReLU,
     which the paper is about. `monotonicity` is a proved lower bound of lambda_min of the symmetric part of I - W, where
-    the recipe has a monotone W.
+    the recipe has a monotone W. `lambda_features` is lambda_0 of Gao et al., of a skip from rectified features.
     """
 
     scales: Scales
@@ -68,6 +69,7 @@ class Initial:
     kernel: KernelPrediction
     expansion: Expansion | None = None
     monotonicity: float | None = None
+    lambda_features: float | None = None
 
     @property
     def loss(self) -> float:
@@ -123,6 +125,7 @@ class _Measurement:
             kernel=kernel,
             expansion=self.expansion,
             monotonicity=self.monotonicity,
+            lambda_features=self.lambda_features,
         )
 
     @cached_property
@@ -137,7 +140,8 @@ class _Measurement:
             return own
         found = replace(own, population_gram=eigenvalues(m * self.K), gram_deviation=deviation(G / m, self.K))
         try:
-            limit = self.population.ntk(self.K, m) if self.against_limit else None
+            rates = self.draw.network.component.rates
+            limit = self.population.ntk(self.K, m, rates) if self.against_limit else None
         except NumericalFailure:
             limit = None
         if limit is None:
@@ -210,6 +214,12 @@ class _Measurement:
     def monotonicity(self) -> float | None:
         mu = self.scales.monotonicity
         return None if mu is None else monotonicity_lower(self.draw.params.W, mu)
+
+    @cached_property
+    def lambda_features(self) -> float | None:
+        network, C = self.draw.network, self.population.C
+        skips = network.component.rectified and network.readout.b is not None
+        return least_feature_eigenvalue(C, network.activation) if skips else None
 
     @cached_property
     def error_bound(self) -> float | None:

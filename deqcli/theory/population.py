@@ -62,7 +62,8 @@ class Population:
         before = math.inf
         for step in range(MAX_ITERATIONS):
             change = self._layer(K)
-            if change <= RELATIVE_CHANGE * float(K.diagonal().max()) < math.inf:
+            size = max(float(K.diagonal().max()), float(self._variances(K).max()) / 2)
+            if change <= RELATIVE_CHANGE * size < math.inf:
                 return K
             if step % SETTLED == SETTLED - 1:
                 if not change < SHRINKS * before:
