@@ -150,7 +150,7 @@ def _numbers(initial: Initial, rate: float | None) -> Measured:
         delta=delta,
         error_bound=initial.error_bound,
         learning_rate=rate,
-        learning_rate_theorem=theorem_rate(safe, delta),
+        learning_rate_theorem=None if initial.scales.departures else theorem_rate(safe, delta),
         learning_rate_auto=stable and stable / 2,
         learning_rate_largest_stable=stable,
     )
