@@ -55,7 +55,7 @@ def kolmogorov(values: np.ndarray, law: object) -> float:
 
 
 RIGID = 4 / M
-"""Eigenvalues repel each other: their Kolmogorov distance is of order log(m)/m, of independent values m^(-1/2) = 0.04."""
+"""Eigenvalues repel each other: Kolmogorov distances are of order log(m)/m; of independent values m^(-1/2) = 0.04."""
 
 
 @every_seed
@@ -85,7 +85,7 @@ def test_orthogonal_is_uniform_and_the_factor_of_lapack_is_not() -> None:
     """tr O and tr O^2 have means 0 and 1 and variances 1 and 2 (Diaconis and Shahshahani 1994), for m >= 4."""
     draws = [replace(BASE, width=4, seed=seed) for seed in range(400)]
     uniform = [INITIALISATIONS["orthogonal"](draw).W.numpy() / SIGMA for draw in draws]
-    first, second = (np.array([np.trace(np.linalg.matrix_power(O, k)) for O in uniform]) for k in (1, 2))
+    first, second = (np.array([np.trace(np.linalg.matrix_power(each, k)) for each in uniform]) for k in (1, 2))
     assert abs(first.mean()) <= 5 / 20
     assert first.var() == pytest.approx(1, abs=5 * math.sqrt(2) / 20)
     assert abs(second.mean() - 1) <= 5 * math.sqrt(2) / 20
@@ -218,6 +218,6 @@ def test_where_the_limits_are_gaussian_a_draw_approaches_them(init: str, signs: 
 
 @pytest.mark.parametrize("init", [name for name, law in INITIALISATIONS.items() if not law.gaussian_limit])
 def test_other_laws_stay_away_from_them(init: str) -> None:
-    """H is off by a quarter at width 1024 and still at 2048 (0.28), where draws of a Gaussian layer are off by a tenth."""
+    """H is off by a quarter at width 1024 and at 2048 (0.28), where draws of a Gaussian layer are off by a tenth."""
     _, (_, by_H) = deviations(init)
     assert by_H >= 0.25

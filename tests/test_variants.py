@@ -1,4 +1,4 @@
-"""Networks with another injection, readout or layer: closed forms, gradients and tangent kernels by independent routes."""
+"""Networks with another injection, readout or layer: closed forms, gradients and kernels by independent routes."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_a_rate_of_zero_leaves_every_bit_and_others_are_factors(
 def test_several_steps_with_momentum_are_the_dense_recursion(
     activation: str, shape: tuple[int, int, int], rectified: bool, skip: bool, mu: float | None
 ) -> None:
-    """velocity <- beta velocity + eta grad, theta <- theta - velocity: four steps; errors grow by some digits at most."""
+    """velocity <- beta velocity + eta grad, theta <- theta - velocity: four steps."""
     p, beta, eta = draw_variant(shape, activation, rectified, skip, mu), 0.8, 0.01
     network, velocity = p.network(RATES, beta), {name: np.zeros_like(each) for name, each in p.theta.items()}
     for _ in range(4):

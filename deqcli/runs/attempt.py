@@ -288,9 +288,8 @@ class Attempt:
         self.metrics = Metrics(start, self.X, baseline, checkpoint.tensors["norm_vector"].numpy())
         self._follow(network, checkpoint.state.get("flow"))
         e = network.prediction_error(self.rows_y)
-        value = loss(e.reshape(-1))
-        trainer.stopped = trainer.reaches(value)
-        self.enter(TRAINING, step=trainer.step, value=value)
+        trainer.stopped = checkpoint.state.get("stopped", False)
+        self.enter(TRAINING, step=trainer.step, value=loss(e.reshape(-1)))
         return network, e
 
     def checkpoint(self, network: Network, k: int) -> None:
@@ -307,6 +306,8 @@ class Attempt:
             "marks": marks,
             "files": hashes(self.folder, STARTED),
         }
+        if trainer.stopped:
+            state["stopped"] = True
         if self.draws > 1:
             state["draws"] = self.draws
         if self.flow is not None:

@@ -200,7 +200,6 @@ def _spectrum(step: int, row: dict[str, float | None], lambda_0: float) -> Spect
 
 def _smaller_rate(baseline: Baseline) -> str:
     stable = baseline.kernel.stable_rate
-    largest = (
-        "" if stable is None else f"; the largest stable one of the initial kernel is 2/lambda_max(H(0)) = {stable:.6g}"
-    )
+    rule = "2 (1 + momentum)/lambda_max(H(0))" if baseline.dynamics.momentum else "2/lambda_max(H(0))"
+    largest = "" if stable is None else f"; the largest stable one of the initial kernel is {rule} = {stable:.6g}"
     return f"Use a smaller train.learning_rate (now {baseline.learning_rate:.6g}{largest})"

@@ -14,7 +14,7 @@ from torch import Tensor
 from deqcli.errors import NumericalFailure
 from deqcli.theory.dynamics import PLAIN, Dynamics
 
-MOST_STEPS, MOST_SCANNED = 10**15, 10**5
+MOST_STEPS, MOST_SCANNED, FIRST_SCANNED = 10**15, 10**5, 128
 MOST_ROWS = 400
 
 
@@ -66,8 +66,7 @@ class KernelPrediction:
         With a schedule or momentum it need be neither, and the first 10^5 steps are looked at one by one.
         """
         if not self.dynamics.a_power:
-            values = self.losses(learning_rate, range(MOST_SCANNED + 1))
-            return next((step for step, value in enumerate(values) if value is not None and value <= loss), None)
+            return self._scan(loss, learning_rate)
 
         def reached(step: int) -> bool:
             value = self.loss(learning_rate, step)
@@ -80,6 +79,16 @@ class KernelPrediction:
         stable = self.stable_rate
         lowest = MOST_STEPS if stable is None or learning_rate <= stable else _first(rises, MOST_STEPS)
         return _first(reached, lowest) if reached(lowest) else None
+
+    def _scan(self, loss: float, learning_rate: float) -> int | None:
+        """The first of the first steps that has the loss, looked for among twice as many each time."""
+        last = FIRST_SCANNED
+        while True:
+            last = min(2 * last, MOST_SCANNED)
+            values = self.losses(learning_rate, range(last + 1))
+            found = next((step for step, value in enumerate(values) if value is not None and value <= loss), None)
+            if found is not None or last >= MOST_SCANNED:
+                return found
 
     @property
     def largest_eigenvalue(self) -> float:
