@@ -70,6 +70,7 @@ def predict(
 
 
 def _show(screen: Screen, found: Predictions, losses: list[float]) -> None:
+    from deqcli.runs.scope import outside
     from deqcli.show.console import picture_lines
     from deqcli.sweep.predict_files import summary
 
@@ -89,6 +90,8 @@ def _show(screen: Screen, found: Predictions, losses: list[float]) -> None:
             screen.say(f"{name}: the learning rate is above the largest stable one, and the loss diverges in the end.")
     for line in _deviations(found.predicted, names):
         screen.say(line)
+    for sentence in outside(found.predicted[0].spec):
+        screen.say(f"Outside the hypotheses: {sentence}.")
     screen.say(f"Tables:  {found.folder}")
     for line in picture_lines(found.figures):
         screen.say(line)

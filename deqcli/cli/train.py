@@ -85,12 +85,16 @@ def _show_plan(screen: Screen, spec: RunSpec, out: Path) -> None:
 
 
 def _show_run(screen: Screen, run: Run) -> None:
+    from deqcli.recipe.schema import RunSpec
+    from deqcli.runs.scope import outside
     from deqcli.show.verdicts import run_verdicts
 
     results = run.manifest.results
     screen.table(run.manifest.id, ["result", "value"], [[name, value] for name, value in results.items()])
     for verdict in run_verdicts(results):
         screen.say(str(verdict))
+    for sentence in outside(RunSpec.model_validate(run.recipe)):
+        screen.say(f"Outside the hypotheses: {sentence}.")
     if run.manifest.changed:
         screen.say(f"Resumed with other {', '.join(run.manifest.changed)}: the last bits may differ.")
     if not run.computed:

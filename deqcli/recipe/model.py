@@ -30,7 +30,12 @@ class Model(Options):
     width: Annotated[Count, Field(description="m, the number of hidden units")]
     activation: Annotated[_name_in(ACTIVATIONS), Field(description="phi, applied to each entry")] = "relu"  # type: ignore[valid-type]
     init: Annotated[_name_in(INITIALISATIONS), Field(description="the law of W(0)")] = "gaussian"  # type: ignore[valid-type]
-    sigma_w_sq: Annotated[Positive, Field(description="W_ij ~ N(0, 2 sigma_w_sq / m); below 1/8 in the theory")] = 0.08
+    sigma_w_sq: Annotated[
+        Positive,
+        Field(
+            description="size of W: 2 sigma_w_sq / m is the variance of a Gaussian W_ij; below 1/(8 L^2) in the theory"
+        ),
+    ] = 0.08
     readout_scale: Annotated[Positive, Field(description="factor on a, whose entries are N(0, 1/m) before it")] = 1.0
     injection: Annotated[
         Literal["linear", "rectified"], Field(description="what is added to W Z: U X, or phi(U X)")
@@ -43,7 +48,7 @@ class Model(Options):
         Literal["standard", "ntk"],
         Field(
             description="what gradient descent works on: W, U and a; or, ntk, matrices of entries of variance 1 that "
-            "are multiplied by the deviations of W, U and a"
+            "are multiplied by sqrt(2 sigma_w_sq/m), sqrt(2/d) and readout_scale/sqrt(m)"
         ),
     ] = "standard"
     monotonicity: Annotated[Positive, Field(description="mu of init monotone: I - W is at least mu I")] = 0.5

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from deqcli.deq.activations import ACTIVATIONS
 from deqcli.deq.initialisation import INITIALISATIONS
 from deqcli.recipe.schema import RunSpec
+from deqcli.theory.hypotheses import of_a_recipe
 from deqcli.theory.sizes import Scales
 
 
@@ -22,12 +23,24 @@ def scales(spec: RunSpec) -> Scales:
         gaussian_limit=law.gaussian_limit and model.injection == "linear" and not model.skip,
         monotonicity=model.monotonicity if model.init == "monotone" else None,
         departures=departures(spec),
+        features=_of_gao(spec),
     )
+
+
+def _of_gao(spec: RunSpec) -> bool:
+    """Whether it is the experiment of Gao et al. 2022: their model, and what they train."""
+    model, train = spec.model, spec.train
+    theirs = (model.activation, model.init, model.injection, model.readout, model.parametrisation)
+    plain = train.method == "descent" and not train.momentum and len(train.parameters) == 3
+    signs = abs(2 * model.readout_scale**2 - 1) < 1e-6
+    return theirs == ("relu", "gaussian", "rectified", "signs", "ntk") and model.skip and signs and plain
 
 
 def departures(spec: RunSpec) -> dict[str, str]:
     """The hypotheses of Theorem 1 that the recipe itself departs from: of the model, of the training; in words."""
-    found = {"model": list(_of_the_model(spec)), "training": list(_of_the_training(spec))}
+    found = {
+        "model": list(_of_the_model(spec)), "training": list(_of_the_training(spec)), "proximal": list(_proximal(spec)),
+    }  # fmt: skip
     return {name: ", ".join(each) for name, each in found.items() if each}
 
 
@@ -43,12 +56,24 @@ def _of_the_model(spec: RunSpec) -> Iterator[str]:
         yield "model.parametrisation is ntk"
 
 
+def _proximal(spec: RunSpec) -> Iterator[str]:
+    activation = ACTIVATIONS[spec.model.activation]
+    if spec.model.init == "monotone" and not (activation.nondecreasing and activation.lipschitz <= 1):
+        yield f"{activation.name} is not both nondecreasing and of Lipschitz constant 1 at most"
+
+
 def _of_the_training(spec: RunSpec) -> Iterator[str]:
     train = spec.train
     if len(train.parameters) < 3:
         yield f"train.parameters are {', '.join(train.parameters)} alone"
     if train.momentum:
         yield f"train.momentum is {train.momentum:g}"
+
+
+def outside(spec: RunSpec) -> list[str]:
+    """The hypotheses of the theory that a recipe does not meet whatever is drawn, in words."""
+    activation = ACTIVATIONS[spec.model.activation]
+    return of_a_recipe(scales(spec), activation.name, activation.curvature)
 
 
 def covered(spec: RunSpec) -> bool:

@@ -12,6 +12,7 @@ from typing import NoReturn
 from torch import Tensor
 
 from deqcli.deq.activations import ACTIVATIONS
+from deqcli.deq.initialisation import INITIALISATIONS
 from deqcli.deq.model import Cell
 from deqcli.deq.network import loss
 from deqcli.deq.solvers import Solution, Status
@@ -177,12 +178,7 @@ class Trainer:
 
     def _advice(self) -> str:
         if self.baseline is None:
-            model, contracting = self.spec.model, 0.125 / ACTIVATIONS[self.spec.model.activation].lipschitz ** 2
-            return (
-                f"The draw itself is at fault: use a smaller model.sigma_w_sq (now {model.sigma_w_sq:g}; below "
-                f"{contracting:.3g} wide Gaussian draws contract), a model.readout_scale nearer 1 where something "
-                "overflowed, or more solver.max_iterations where the residual was falling."
-            )
+            return _of_the_draw(self.spec)
         return f"{_smaller_rate(self.baseline)}, or more solver.max_iterations where the residual was falling."
 
     def _runaway(self, solved: Step) -> str:
@@ -190,6 +186,20 @@ class Trainer:
         scales = "Use a smaller data.label_scale or model.readout_scale"
         advice = _smaller_rate(self.baseline) if self.baseline else scales
         return f"step {solved.step}: the loss diverged ({size}). {advice}."
+
+
+def _of_the_draw(spec: RunSpec) -> str:
+    """What to do about a draw whose equilibrium or adjoint is not found."""
+    model, activation = spec.model, ACTIVATIONS[spec.model.activation]
+    if model.init == "monotone" and activation.nondecreasing and activation.lipschitz <= 1:
+        return "W is monotone, so there is one: use solver.kind peaceman_rachford, or more solver.max_iterations."
+    limit = INITIALISATIONS[model.init].norm_limit(1.0)
+    wide = "" if limit is None else f"; below {(activation.lipschitz * limit) ** -2:.3g} wide draws contract"
+    return (
+        f"The draw itself is at fault: use a smaller model.sigma_w_sq (now {model.sigma_w_sq:g}{wide}), a "
+        "model.readout_scale nearer 1 where something overflowed, or more solver.max_iterations where the residual "
+        "was falling."
+    )
 
 
 def _spectrum(step: int, row: dict[str, float | None], lambda_0: float) -> Spectrum:

@@ -55,6 +55,8 @@ class Conclusion:
         """Why there is nothing to show."""
         if self.name == "max_loss_over_bound" and not results.get("steps"):
             return "no step was made"
+        if self.name == "max_loss_over_bound" and results["lambda_0"] != 0:
+            return "Theorem 1 promises nothing of this training"
         return "lambda_0 is 0" if results["lambda_0"] == 0 else f"{self.what} is not defined"
 
     def verdict(self, results: Results) -> Verdict:
@@ -105,7 +107,8 @@ def _rates(results: Results) -> Verdict:
     if results.get("rate_measured") is None:
         return Verdict("linear rate", "unknown", "nothing to show (there is no step to measure it by)")
     measured, theorem, kernel = (number(results[f"rate_{name}"], 4) for name in ("measured", "theorem", "kernel"))
-    text = f"log(loss) falls by {measured} a step; by Theorem 1 at least {theorem}, by the kernel {kernel}"
+    promised = "" if results["rate_theorem"] is None else f"by Theorem 1 at least {theorem}, "
+    text = f"log(loss) falls by {measured} a step; {promised}by the kernel {kernel}"
     return Verdict("linear rate", "yes", text)
 
 

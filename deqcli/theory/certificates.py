@@ -178,14 +178,19 @@ def monotone(s: Statement) -> Certificate:
     Of a parametrisation that keeps it above 0 at every step, for a phi that is nondecreasing with L <= 1.
     """
     source = "Winston and Kolter 2020"
-    return Certificate("monotone", source, s.initial.monotonicity, 0.0, None, strict=True)
+    return Certificate("monotone", source, s.initial.monotonicity, 0.0, None, strict=True, assumes=("proximal",))
 
 
 def gao_learning_rate(s: Statement) -> Certificate:
-    """lambda_0/n^2 > eta, with lambda_0 of the features: the order of the paper's bound, its constant taken as 1."""
+    """lambda_0/n^2 > eta, with lambda_0 of the features: the order of the paper's bound, its constant taken as 1.
+
+    gamma = sqrt2 sigma_w < 1/2 there, which is Assumption 1.
+    """
     least, source = s.initial.lambda_features, "Gao et al. 2022, eta = O(lambda_0/n^2), with the constant 1"
     bound = None if least is None else least / s.initial.num_samples**2
-    return Certificate("gao_learning_rate", source, bound, s.learning_rate, None, strict=True)
+    return Certificate(
+        "gao_learning_rate", source, bound, s.learning_rate, None, strict=True, assumes=("assumption_1",)
+    )  # fmt: skip
 
 
 CERTIFICATES: tuple[Callable[[Statement], Certificate], ...] = (

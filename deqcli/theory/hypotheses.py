@@ -42,6 +42,12 @@ def uncovered(scales: Scales, activation: str = RELU, curvature: float | None = 
     return found | dict(scales.departures)
 
 
+def of_a_recipe(scales: Scales, activation: str, curvature: float | None) -> list[str]:
+    """The hypotheses of the theory that a recipe does not meet whatever is drawn, in words."""
+    first = _assumption_1(scales)
+    return ([first] if first else []) + list(uncovered(scales, activation, curvature).values())
+
+
 def _assumption_1(scales: Scales) -> str | None:
     if scales.sigma_w_sq < scales.largest_sigma_w_sq:
         return None

@@ -217,9 +217,9 @@ class _Measurement:
 
     @cached_property
     def lambda_features(self) -> float | None:
-        network, C = self.draw.network, self.population.C
-        skips = network.component.rectified and network.readout.b is not None
-        return least_feature_eigenvalue(C, network.activation) if skips else None
+        if not self.scales.features:
+            return None
+        return least_feature_eigenvalue(self.population.C, self.population.activation)
 
     @cached_property
     def error_bound(self) -> float | None:

@@ -17,6 +17,9 @@ from deqcli.errors import NumericalFailure
 MAX_ITERATIONS, SETTLED, SHRINKS = 20_000, 100, 0.999
 """Steps of the recursion at most; so many must shrink the change by this, or there is no limit."""
 
+RUN_AWAY = 1e3
+"""Times the variance that the samples alone make: a recursion beyond that, whose expansion fails, has no limit."""
+
 RELATIVE_CHANGE = 4 * 2.0**-52
 
 ENTRIES_PER_BLOCK = 2**17
@@ -61,7 +64,12 @@ class Population:
     def _limit(self, K: Tensor) -> Tensor:
         before = math.inf
         for step in range(MAX_ITERATIONS):
-            change = self._layer(K)
+            try:
+                change = self._layer(K)
+            except NumericalFailure:  # of an expansion, which reaches no accuracy for what has run away
+                if float(self._variances(K).max()) < RUN_AWAY * float(self.C.diagonal().max()):
+                    raise
+                break
             size = max(float(K.diagonal().max()), float(self._variances(K).max()) / 2)
             if change <= RELATIVE_CHANGE * size < math.inf:
                 return K

@@ -16,7 +16,9 @@ class Scales:
     `gaussian_limit`: whether K, M and H_inf of Gaussian weights are the limits of this initialisation.
     `monotonicity`: mu of weights with I - W >= mu I at every step, None of others.
     `departures`: hypotheses that the recipe itself departs from, in words: "model" where it is not Z = phi(W Z + U X),
-    y_hat = a^T Z with W, U, a trained; "training" where it is not full-batch gradient descent at one rate on them.
+    y_hat = a^T Z with W, U, a trained; "training" where it is not full-batch gradient descent at one rate on them;
+    "proximal" where W is monotone and the activation not one for which that means one equilibrium.
+    `features`: whether it is the model of Gao et al. 2022, in their parametrisation.
     Source: Ling et al. 2023, Assumption 1 and Lemma 1.
     """
 
@@ -28,6 +30,7 @@ class Scales:
     gaussian_limit: bool = True
     monotonicity: float | None = None
     departures: Mapping[str, str] = field(default_factory=dict)
+    features: bool = False
 
     def __post_init__(self) -> None:
         """Put the Gaussian limit where none was given."""
