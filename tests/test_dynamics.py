@@ -127,8 +127,8 @@ def test_keys_at_their_defaults_are_no_part_of_a_run(tmp_path: Path) -> None:
 
 CHANGES = [
     "train.parameters=[W]", "train.method=flow", "train.momentum=0.5", "train.schedule=linear", "train.warmup=3",
-    "train.stop_at_loss=1", "model.skip=true", "model.injection=rectified", "model.readout=signs",
-    "model.parametrisation=ntk", "model.resample=norm", "model.init=monotone",
+    "train.stop_at_loss=1", "model.skip=true", "model.injection=rectified",
+    "model.parametrisation=ntk", "model.init=monotone", "model.activation=tanh",
 ]  # fmt: skip
 
 
@@ -140,9 +140,17 @@ def test_a_variant_is_a_run_of_its_own_and_alone(tmp_path: Path, change: str) ->
     assert not other.stackable
 
 
-@pytest.mark.parametrize("init", ["orthogonal", "symmetric", "nonnegative"])
-def test_another_law_of_w_still_shares_its_products(tmp_path: Path, init: str) -> None:
-    assert small(tmp_path, f"model.init={init}").stackable
+OF_THE_DRAW = [
+    "model.init=orthogonal", "model.init=symmetric", "model.init=nonnegative", "model.readout=signs",
+    "model.resample=norm", "model.activation=leaky_relu",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", OF_THE_DRAW)
+def test_another_draw_still_shares_its_products(tmp_path: Path, change: str) -> None:
+    plain, other = small(tmp_path), small(tmp_path, change)
+    assert other.run_id != plain.run_id
+    assert other.stackable
 
 
 REFUSED = {

@@ -112,7 +112,8 @@ def test_a_draw_tells_of_every_entry_once(name: str) -> None:
     told: list[int] = []
     drawn = Draw(700, 3, 0.05, 1.0, 0, torch.float32, torch.device("cpu"), on_entries=told.append)
     params, unheard = (INITIALISATIONS[name](each) for each in (drawn, replace(drawn, on_entries=lambda _: None)))
-    assert sum(told) == 700 * (700 + 3 + 1)
+    matrices = 1 if params.A is None else 2  # W itself, or A and B, of which it is made
+    assert sum(told) == 700 * (matrices * 700 + 3 + 1)
     assert len(told) >= 4  # W in more than one block, U, a
     assert all(torch.equal(getattr(params, each), getattr(unheard, each)) for each in ("W", "U", "a"))
 

@@ -67,8 +67,6 @@ class Model(Options):
 
     @property
     def usual(self) -> bool:
-        """Whether it departs from Assumption 1 in nothing but scales, activation and the law of a W that is trained."""
-        return self.identity().keys() == USUAL and self.init != "monotone"
-
-
-USUAL = Model(width=1).identity().keys()
+        """Whether it is Z = phi(W Z + U X), y_hat = a^T Z with W, U and a themselves trained, whatever their laws are."""
+        linear = self.injection == "linear" and not self.skip
+        return linear and self.parametrisation == "standard" and self.init != "monotone"

@@ -27,9 +27,13 @@ class Train(Options):
     ] = False
     seed: Annotated[Seed, Field(description="decides W, U and a, and nothing of the data")] = 0
     parameters: Annotated[
-        list[Literal["W", "U", "a"]],
-        Field(min_length=1, description="what is trained; W stands for A and B if it is made of them, a for b as well"),
-    ] = Field(default=["W", "U", "a"])
+        tuple[Literal["W", "U", "a"], ...],
+        Field(
+            min_length=1,
+            strict=False,
+            description="what is trained; W stands for A and B if it is made of them, a for b as well",
+        ),
+    ] = ("W", "U", "a")
     method: Annotated[
         Literal["descent", "flow"],
         Field(description="flow: gradient flow, which a step follows over the time learning_rate"),
@@ -76,7 +80,7 @@ class Train(Options):
         if self.tf32 and self.dtype != "float32":
             yield Contradiction(("tf32", "dtype"), "is a way to multiply float32; leave it out or use dtype float32")
         if len(set(self.parameters)) < len(self.parameters):
-            yield Contradiction(("parameters",), f"names one twice, got {self.parameters}")
+            yield Contradiction(("parameters",), f"names one twice, got {list(self.parameters)}")
         if self.method == "flow":
             yield from self._no_descent()
 
