@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from deqcli.deq.activations import ACTIVATIONS
@@ -32,7 +33,7 @@ def _of_gao(spec: RunSpec) -> bool:
     model, train = spec.model, spec.train
     theirs = (model.activation, model.init, model.injection, model.readout, model.parametrisation)
     plain = train.method == "descent" and not train.momentum and len(train.parameters) == 3
-    signs = abs(2 * model.readout_scale**2 - 1) < 1e-6
+    signs = math.isclose(model.readout_scale, math.sqrt(0.5), rel_tol=1e-6)
     return theirs == ("relu", "gaussian", "rectified", "signs", "ntk") and model.skip and signs and plain
 
 

@@ -70,7 +70,7 @@ class Population:
                 if float(self._variances(K).max()) < RUN_AWAY * float(self.C.diagonal().max()):
                     raise
                 break
-            size = max(float(K.diagonal().max()), float(self._variances(K).max()) / 2)
+            size = max(float(K.diagonal().max()), float(self.C.diagonal().max()))  # covariances are no finer
             if change <= RELATIVE_CHANGE * size < math.inf:
                 return K
             if step % SETTLED == SETTLED - 1:
