@@ -196,7 +196,7 @@ def test_theorem_1_along_a_run_whose_printed_hypotheses_hold(seed: int) -> None:
     found, delta = by_name(initial, rate), best_delta(initial.safe)
     assert all(found[name].holds for name in (*PRINTED, "theorem_1_eq_10"))
     last = watch(p, initial, rate, 60)
-    assert all(0 < np.linalg.norm(now.numpy() - getattr(p, name)) < delta for name, now in vars(last).items())
+    assert all(0 < np.linalg.norm(now.numpy() - getattr(p, name)) < delta for name, now in last.given().items())
 
 
 @pytest.mark.usefixtures("many_small_steps")
@@ -316,7 +316,7 @@ def test_gradient_flow_where_its_condition_holds_and_condition_1_does_not(
         e, G = params.a.numpy() @ Z - p.y, Z.T @ Z
         path += rate * math.sqrt(e @ (G + (V.T @ V) * (G + p.X.T @ p.X)) @ e)
         if step % 50 == 0:
-            moved = [np.linalg.norm(now.numpy() - getattr(p, name)) for name, now in vars(params).items()]
+            moved = [np.linalg.norm(now.numpy() - getattr(p, name)) for name, now in params.given().items()]
             assert np.linalg.norm(moved) <= path
             assert np.linalg.eigvalsh(G)[0] >= lambda_0 / 2
             assert 0.5 * e @ e <= math.exp(-lambda_0 * rate * step) * initial.loss * (1 + 1e-9)
