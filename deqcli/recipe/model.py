@@ -67,6 +67,6 @@ class Model(Options):
 
     @property
     def usual(self) -> bool:
-        """Whether it is Z = phi(W Z + U X), y_hat = a^T Z with W, U and a themselves trained, whatever their laws are."""
+        """Whether it is Z = phi(W Z + U X), y_hat = a^T Z with W, U and a themselves trained, of whatever laws."""
         linear = self.injection == "linear" and not self.skip
         return linear and self.parametrisation == "standard" and self.init != "monotone"
