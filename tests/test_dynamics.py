@@ -125,6 +125,13 @@ def test_keys_at_their_defaults_are_no_part_of_a_run(tmp_path: Path) -> None:
     assert small(tmp_path, *spelled).run_id == plain.run_id
 
 
+def test_the_order_of_what_is_trained_does_not_count(tmp_path: Path) -> None:
+    one, other = (small(tmp_path, f"train.parameters={each}") for each in ("[a, U]", "[U, a]"))
+    assert one.run_id == other.run_id
+    assert one.train.parameters == ("U", "a")
+    assert small(tmp_path, "train.parameters=[a, W, U]").run_id == small(tmp_path).run_id
+
+
 CHANGES = [
     "train.parameters=[W]", "train.method=flow", "train.momentum=0.5", "train.schedule=linear", "train.warmup=3",
     "train.stop_at_loss=1", "model.skip=true", "model.injection=rectified",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from deqcli.options import Contradiction, Count, Options, Positive, Seed
 
@@ -64,6 +64,12 @@ class Train(Options):
             "stop_at_loss",
         }
     )  # fmt: skip
+
+    @field_validator("parameters")
+    @classmethod
+    def _in_order(cls, parameters: tuple[str, ...]) -> tuple[str, ...]:
+        """However they are listed, it is the same run."""
+        return tuple(sorted(parameters, key="WUa".index))
 
     @property
     def plain(self) -> bool:
