@@ -157,3 +157,13 @@ def test_hermite_coefficients_are_in_the_table_and_in_the_document(tmp_path: Pat
     (table,) = tmp_path.glob("small/checks/*/hermite.csv")
     assert len(table.read_text().splitlines()) == len(hermite) + 1
     assert json.loads(RUNNER.invoke(app, arguments).stdout)["draws"][0]["hermite"] == []
+
+
+def test_more_samples_than_dimensions_leave_a_linear_network_singular(tmp_path: Path) -> None:
+    """Z = (I - W)^-1 U X has the rank of X, so lambda_* and lambda_0 are exactly 0, and that is said."""
+    rows = certificates(tmp_path, "model.activation=identity")  # 6 samples of dimension 4
+    (path,) = tmp_path.glob("small/checks/*/draws.csv")
+    (draw,) = csv.DictReader(path.read_text().splitlines())
+    assert (float(draw["lambda_star"]), float(draw["lambda_0"])) == (0.0, 0.0)
+    assert "identity is linear and there are more samples than input_dim 4" in draw["remarks"]
+    assert rows["truong_population"]["holds"] == rows["theorem_2"]["holds"] == "false"

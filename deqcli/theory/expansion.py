@@ -28,13 +28,15 @@ class Expansion:
     """phi(sqrt(p) x) = sum_r a_r h_r(x), p the variance of the pre-activations in the limit, and what follows for K.
 
     `bound` <= lambda_*, and `order` is the r that adds most to it, None where none does; `bound` is None where K does
-    not exist or is not the limit. `antipodal` is a pair of samples with x_j = -x_i.
+    not exist or is not the limit. `antipodal` is a pair of samples with x_j = -x_i; `rank` is that of K,
+    d, where phi is linear and there are more samples than that.
     """
 
     name: str
     curvature: float | None
     odd: bool
     antipodal: tuple[int, int] | None
+    rank: int | None
     coefficients: tuple[float, ...] = ()
     order: int | None = None
     bound: float | None = None
@@ -43,13 +45,15 @@ class Expansion:
     def of(cls, X: Float64[Tensor, "d n"], population: Population, K: Float64[Tensor, "n n"] | None) -> Expansion:
         """The expansion of an activation on the samples in the columns of X, at the limit K where there is one."""
         phi = population.activation
-        own = (phi.name, phi.curvature, phi.odd, antipodal_pair(X))
+        d, n = X.shape
+        rank = d if phi.curvature == 0 and phi.at_zero == 0 and n > d else None
+        own = (phi.name, phi.curvature, phi.odd, antipodal_pair(X), rank)
         return cls(*own) if K is None else cls(*own, *_lower_bound(population, K))
 
     @property
     def vanishes(self) -> bool:
-        """Whether lambda_* = lambda_0 = 0 exactly, as phi is odd and two samples are antipodal."""
-        return self.odd and self.antipodal is not None
+        """Whether lambda_* = lambda_0 = 0 exactly: two samples are antipodal and phi odd, or n > d and phi linear."""
+        return (self.odd and self.antipodal is not None) or self.rank is not None
 
     @property
     def listed(self) -> tuple[float, ...]:

@@ -64,8 +64,14 @@ def _well_posed(safe: Sizes) -> str | None:
 
 
 def _antipodal(expansion: Expansion | None) -> str | None:
-    if expansion is None or not expansion.vanishes or expansion.antipodal is None:
+    if expansion is None or not expansion.vanishes:
         return None
+    if expansion.rank is not None:
+        return (
+            f"{expansion.name} is linear and there are more samples than input_dim {expansion.rank}, the rank of K and "
+            "of Z: lambda_* and lambda_0 are exactly 0"
+        )
+    assert expansion.antipodal is not None
     i, j = expansion.antipodal
     return (
         f"samples {i} and {j} are antipodal and {expansion.name} is odd: z(-x) = -z(x), so lambda_* and lambda_0 are "
