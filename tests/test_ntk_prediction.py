@@ -16,7 +16,7 @@ from deqcli.errors import NumericalFailure
 from deqcli.theory.ensemble import Ensemble, cholesky, ensembles, random_kernels
 from deqcli.theory.ntk import empirical_ntk
 from deqcli.theory.population import Population
-from deqcli.theory.prediction import MOST_ROWS, KernelPrediction, loss_bound, step_grid
+from deqcli.theory.prediction import MOST_ROWS, KernelPrediction, loss_bounds, step_grid
 from tests.dense import (
     Problem,
     draw_problem,
@@ -157,10 +157,9 @@ def test_wide_networks_train_as_predicted() -> None:
 
 def test_the_bound_of_theorem_1() -> None:
     """(1 - eta lambda_0/2)^tau Phi(0); beyond eta lambda_0 = 2 it says 0 after the first step, never a negative."""
-    assert loss_bound(3.0, 4.0, 0.25, 0) == 3.0
-    assert loss_bound(3.0, 4.0, 0.25, 3) == 0.375
-    assert [loss_bound(3.0, 4.0, 1.0, step) for step in (0, 1, 2)] == [3.0, 0.0, 0.0]
-    assert loss_bound(3.0, 0.0, 0.25, 1000) == 3.0
+    assert loss_bounds(3.0, 4.0, 0.25, [0, 3]) == [3.0, 0.375]
+    assert loss_bounds(3.0, 4.0, 1.0, [0, 1, 2]) == [3.0, 0.0, 0.0]
+    assert loss_bounds(3.0, 0.0, 0.25, [1000]) == [3.0]
 
 
 def random_kernel(seed: int, n: int = 6) -> tuple[np.ndarray, np.ndarray]:

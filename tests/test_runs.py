@@ -152,7 +152,7 @@ def start_of(params: Params) -> Start:
 def measured(cell: Cell, X: torch.Tensor, e: torch.Tensor, dtype: torch.dtype) -> tuple[Metrics, Snapshot]:
     """Its metrics and a snapshot in a precision."""
     kernel = KernelPrediction.of(torch.eye(len(e), dtype=torch.float64), e)
-    params = cell.params.to(dtype)
+    params = Params(**{name: each.to(dtype) for name, each in cell.params.given().items()})
     found = Metrics(start_of(deepcopy(params)), X.to(dtype), Baseline(1e-3, 1.0, 1.0, 1.0, kernel), None)
     return found, Snapshot(found, Cell(params, cell.Z.to(dtype), cell.V.to(dtype), RELU), e.to(dtype), 1, 1.0)
 

@@ -14,7 +14,7 @@ from deqcli.deq.model import Params
 from deqcli.theory.certificates import certify
 from deqcli.theory.condition import best_delta, rhs_7, rhs_8, rhs_9, safe_theorem_rate
 from deqcli.theory.initial import Initial, Scales, Sizes, measure_initial
-from deqcli.theory.prediction import loss_bound
+from deqcli.theory.prediction import loss_bounds
 from deqcli.theory.sharper import (
     Radii,
     Sharp,
@@ -228,7 +228,8 @@ def watch(p: Problem, initial: Initial, rate: float, count: int) -> Params:
         assert np.linalg.norm(Z - Z_0) <= MOVES * math.sqrt(lower)
         assert np.linalg.svd(Z, compute_uv=False)[-1] ** 2 > lambda_0 / 2
         assert np.linalg.norm(V * e) <= sharp.c * size
-        assert size <= math.sqrt(2 * loss_bound(initial.loss, lambda_0, rate, step)) + rounding
+        (bound,) = loss_bounds(initial.loss, lambda_0, rate, [step])
+        assert size <= math.sqrt(2 * bound) + rounding
     assert step == count
     return network.params
 

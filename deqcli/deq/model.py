@@ -26,10 +26,6 @@ class Params:
     A: Float[Tensor, "*c m m"] | None = None
     B: Float[Tensor, "*c m m"] | None = None
 
-    def to(self, dtype: torch.dtype) -> Params:
-        """The same numbers in another precision; tensors that have it already are shared, not copied."""
-        return Params(**{name: tensor.to(dtype) for name, tensor in self.given().items()})
-
     def given(self) -> dict[str, Tensor]:
         """The tensors that there are, by name."""
         return {each.name: tensor for each in fields(self) if (tensor := getattr(self, each.name)) is not None}

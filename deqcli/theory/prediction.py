@@ -153,13 +153,6 @@ def step_grid(steps: int) -> list[int]:
     return sorted({round(float(each)) for each in (*even, *early)})
 
 
-def loss_bound(initial_loss: float, lambda_0: float, learning_rate: float, step: int) -> float:
-    """(1 - eta lambda_0 / 2)^tau Phi(0), conclusion (iii) of Theorem 1, for plain gradient descent."""
-    (bound,) = loss_bounds(initial_loss, lambda_0, learning_rate, [step])
-    assert bound is not None
-    return bound
-
-
 def loss_bounds(
     initial_loss: float, lambda_0: float, learning_rate: float, steps: Sequence[int], dynamics: Dynamics = PLAIN
 ) -> list[float | None]:
