@@ -14,7 +14,8 @@ import pytest
 from scipy import stats
 from sklearn.datasets import load_digits
 
-from deqcli.data.dataset import PARALLEL_BELOW, Dataset, make_dataset
+from deqcli.data.dataset import Dataset, make_dataset
+from deqcli.data.pairs import PARALLEL_BELOW
 from deqcli.data.files import file_sha256
 from deqcli.data.kinds import DIGITS_PER_CLASS, Digits, File, Sphere
 from deqcli.errors import RecipeRefused, Refused

@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from deqcli.data.pairs import PARALLEL_BELOW, pairs_within
 from deqcli.errors import Refused
 
 if TYPE_CHECKING:
     import numpy as np
 
-PARALLEL_BELOW = 1e-6
-"""Samples whose directions differ by less (radians) are parallel: float32 could not tell them apart."""
-
 ANTIPODAL = (
     ": with an odd activation (tanh, sin, erf, identity) lambda_* is exactly 0 for it; data.antipodal: true accepts it"
 )
 
-ROWS_PER_BLOCK, PAIRS_PER_BLOCK = 1024, 4096
-
 
 @dataclass(frozen=True)
 class Dataset:
-    """X (d, n), a column a sample of norm sqrt(d), and y (n,), both float64."""
+    """X (d, n), a column a sample of norm sqrt(d), and y (n,), both float64; `names` say where a sample is from."""
 
     X: np.ndarray
     y: np.ndarray
+    names: Sequence[str] | None = None
 
     @property
     def num_samples(self) -> int:
@@ -53,20 +50,20 @@ def make_dataset(
     """
     import numpy as np
 
-    names = names or [f"row {index}" for index in range(len(rows))]
-    _refuse(~np.isfinite(rows).all(axis=1), where, "{} holds NaN or infinity", names)
-    _refuse(~np.isfinite(labels), where, "the label of {}, times data.label_scale, is NaN or infinite", names)
+    rows_named = names or [f"row {index}" for index in range(len(rows))]
+    _refuse(~np.isfinite(rows).all(axis=1), where, "{} holds NaN or infinity", rows_named)
+    _refuse(~np.isfinite(labels), where, "the label of {}, times data.label_scale, is NaN or infinite", rows_named)
     largest = np.abs(rows).max(axis=1, keepdims=True)
-    _refuse(largest[:, 0] == 0, where, "{} is zero and cannot be scaled to norm sqrt(d)", names)
+    _refuse(largest[:, 0] == 0, where, "{} is zero and cannot be scaled to norm sqrt(d)", rows_named)
     scaled = rows / largest  # so that no square over- or underflows
     norms = np.linalg.norm(scaled, axis=1, keepdims=True)
     directions = scaled / norms
-    _refuse_parallel(directions, where, names, antipodal)
+    _refuse_parallel(directions, where, rows_named, antipodal)
     if not normalise:
         norms *= largest / largest.max()
         directions *= norms / np.sqrt(np.mean(norms**2))
     X = np.ascontiguousarray(directions.T) * np.sqrt(rows.shape[1])
-    return Dataset(X, np.ascontiguousarray(labels, dtype=np.float64))
+    return Dataset(X, np.ascontiguousarray(labels, dtype=np.float64), names)
 
 
 def _refuse(bad: np.ndarray, where: str, what: str, names: Sequence[str]) -> None:
@@ -78,24 +75,11 @@ def _refuse(bad: np.ndarray, where: str, what: str, names: Sequence[str]) -> Non
 
 def _refuse_parallel(directions: np.ndarray, where: str, names: Sequence[str], antipodal: bool) -> None:
     """Refuse the first pair of parallel directions: of equal sign, and of opposite sign unless they are accepted."""
-    for one, other, sign in _parallel_pairs(directions):
-        if sign > 0 or not antipodal:
-            which, why = ("", "") if sign > 0 else (" (of opposite sign)", ANTIPODAL)
-            raise Refused(
-                f"{where}: {names[one]} and {names[other]} are parallel{which} to within {PARALLEL_BELOW:g} radians, "
-                f"which Assumption 2 excludes{why}"
-            )
-
-
-def _parallel_pairs(directions: np.ndarray) -> Iterator[tuple[int, int, float]]:
-    """(i, j, sign) of each parallel pair: those with a cosine near 1, judged by their difference, exactly."""
-    import numpy as np
-
-    for first in range(0, len(directions), ROWS_PER_BLOCK):
-        cosines = directions[first : first + ROWS_PER_BLOCK] @ directions.T
-        i, j = np.nonzero(np.triu(np.abs(cosines) > 1 - PARALLEL_BELOW, k=first + 1))
-        for pairs in np.array_split(np.arange(len(i)), len(i) // PAIRS_PER_BLOCK + 1):
-            signs = np.sign(cosines[i[pairs], j[pairs]])
-            apart = np.linalg.norm(directions[first + i[pairs]] - signs[:, None] * directions[j[pairs]], axis=1)
-            for k in (apart < PARALLEL_BELOW).nonzero()[0]:
-                yield int(first + i[pairs][k]), int(j[pairs][k]), float(signs[k])
+    for pairs in pairs_within(directions, PARALLEL_BELOW):
+        for one, other, opposite in zip(pairs.samples, pairs.others, pairs.opposite, strict=True):
+            if not (opposite and antipodal):
+                which, why = (" (of opposite sign)", ANTIPODAL) if opposite else ("", "")
+                raise Refused(
+                    f"{where}: {names[one]} and {names[other]} are parallel{which} to within {PARALLEL_BELOW:g} "
+                    f"radians, which Assumption 2 excludes{why}"
+                )
