@@ -21,7 +21,7 @@ from deqcli.cli.arguments import (
 )  # fmt: skip
 from deqcli.cli.combinations import combinations, heading, one_document
 from deqcli.cli.reporting import reporting
-from deqcli.errors import NumericalFailure
+from deqcli.errors import NumericalFailure, counted
 
 if TYPE_CHECKING:
     from deqcli.show.console import Screen
@@ -86,6 +86,7 @@ def _show_checked(screen: Screen, checked: Checked) -> None:
     from deqcli.show.console import picture_lines
 
     _show_depth(screen, checked)
+    _show_pairs(screen, checked)
     for sentence in checked.suggestion.sentences:
         screen.say(sentence)
     for name in checked.suggestion.recipes:
@@ -93,6 +94,21 @@ def _show_checked(screen: Screen, checked: Checked) -> None:
     screen.say(f"Files: {checked.folder}")
     for line in picture_lines(checked.figures):
         screen.say(line)
+
+
+def _show_pairs(screen: Screen, checked: Checked) -> None:
+    """The closest two samples, and how many pairs are near-parallel."""
+    from deqcli.data.pairs import NEAR_PARALLEL_BELOW
+    from deqcli.show.console import number
+
+    if not checked.pairs:
+        return
+    first, near = checked.pairs[0], checked.closeness.near_parallel
+    names = f" ({first['sample_name']} and {first['other_name']})" if first["sample_name"] else ""
+    apart = f"{number(first['angle'], 4)} rad apart{', of opposite sign' if first['opposite'] else ''}"
+    screen.say(f"Closest samples: {first['sample']} and {first['other']}{names}, {apart}.")
+    if near:
+        screen.say(f"{counted(near, 'pair')} less than {NEAR_PARALLEL_BELOW:g} rad apart: pairs.csv.")
 
 
 def _show_draw(screen: Screen, drawn: CheckedDraw) -> None:
@@ -151,6 +167,8 @@ def _document(checked: Checked) -> dict[str, object]:
             "recipes": [str(checked.folder / name) for name in checked.suggestion.recipes],
         },
         "rates": [asdict(rate) for rate in width_rates(checked.draws)],
+        "near_parallel": checked.closeness.near_parallel,
+        "pairs": checked.pairs,
         "figures": [str(figure) for figure in checked.figures],
         "draws": [
             {

@@ -105,7 +105,8 @@ def _closest(directions: np.ndarray) -> Pair | None:
 
     found = []
     for first, cosines in _cosines(directions):
-        i, j = np.unravel_index(np.abs(cosines).argmax(), cosines.shape)
+        later = np.triu(np.ones(cosines.shape, dtype=bool), k=first + 1)
+        i, j = np.unravel_index(np.where(later, np.abs(cosines), -1).argmax(), cosines.shape)
         if first + i < j:
             found += _measured(directions, np.array([first + i]), np.array([j])).closest(1)
     return min(found, key=lambda pair: pair.angle, default=None)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from deqcli.data.dataset import Dataset
+from deqcli.data.pairs import Closeness, closeness
 from deqcli.recipe.schema import Recipe
 from deqcli.runs import files
 from deqcli.runs.folder import COMPLETE, FAILED, Manifest, Status, read_manifest, row_keys
@@ -20,19 +22,26 @@ DRAW_COLUMNS = (*RUN_KEYS, "status", "draws", *Measured.__annotations__, "remark
 SPECTRA_COLUMNS = (*RUN_KEYS, "kernel", "index", "eigenvalue")
 DEPTH_COLUMNS = (*RUN_KEYS, "depth", "quantity", "source", "value", "bound")
 HERMITE_COLUMNS = (*RUN_KEYS, "order", "coefficient")
+PAIR_COLUMNS = ("recipe", "dataset", "sample", "other", "angle", "opposite", "sample_name", "other_name")
 RATE_COLUMNS = (*RUN_KEYS, "quantity", "against", "rate", "relation", "expected")
+PAIRS = "pairs.csv"
 KERNELS = {"G": "gram", "H": "ntk", "m K": "population_gram", "H_inf": "population_ntk"}
 """Names in spectra.csv, and the attribute of `Spectra` that has the eigenvalues."""
 
 
 @dataclass(frozen=True)
 class Checked:
-    """The folder of a check, its draws in the order of the rows, its figures, and what it suggests if asked to."""
+    """The folder of a check, its draws in the order of the rows, its figures, and what it suggests if asked to.
+
+    `pairs` has a row for each of the closest near-parallel pairs of samples, or for the closest pair of all.
+    """
 
     folder: Path
     draws: list[CheckedDraw]
     figures: list[Path]
     suggestion: Suggestion
+    closeness: Closeness
+    pairs: list[Row]
 
 
 def check_folder(out: Path, recipe: Recipe) -> Path:
@@ -49,19 +58,31 @@ def check(recipe: Recipe, out: Path, options: CheckOptions = CheckOptions()) -> 
     folder = check_folder(out, recipe)
     read_manifest(folder, "check", recipe.sweep_id)
     with StopSignals().installed():
-        draws = check_draws(recipe.cells(), recipe.data.load(), options)
+        dataset = recipe.data.load()
+        draws = check_draws(recipe.cells(), dataset, options)
         suggestion = suggest(recipe, draws, options) if options.suggest else Suggestion()
-        figures = _write(folder, recipe, draws, suggestion, options.finish)
-    return Checked(folder, draws, [folder / name for name in figures], suggestion)
+        close = closeness(dataset.X)
+        checked = Checked(folder, draws, [], suggestion, close, list(_pair_rows(recipe, dataset, close)))
+        figures = _write(recipe, checked, options.finish)
+    return replace(checked, figures=[folder / name for name in figures])
 
 
-def _write(folder: Path, recipe: Recipe, draws: list[CheckedDraw], suggestion: Suggestion, finish: Finish) -> list[str]:
+def _write(recipe: Recipe, checked: Checked, finish: Finish) -> list[str]:
     """Write the tables that there is something to say in, the recipes suggested, the figures; the names of these."""
-    tables = {name: text for name, make in TABLES.items() if (text := make(draws)) is not None}
-    tables |= {name: files.recipe_text(suggested) for name, suggested in suggestion.recipes.items()}
-    status: Status = FAILED if any(each.error for each in draws) else COMPLETE
+    tables = {name: text for name, make in TABLES.items() if (text := make(checked.draws)) is not None}
+    tables[PAIRS] = csv_text(PAIR_COLUMNS, checked.pairs)
+    tables |= {name: files.recipe_text(suggested) for name, suggested in checked.suggestion.recipes.items()}
+    status: Status = FAILED if any(each.error for each in checked.draws) else COMPLETE
     note = Manifest(kind="check", id=recipe.sweep_id, recipe=recipe.name, status=status)
-    return write_tables(folder, note, recipe, tables, status, finish, [*TABLES, SCALES, SIGMA, WIDTH])
+    return write_tables(checked.folder, note, recipe, tables, status, finish, [*TABLES, PAIRS, SCALES, SIGMA, WIDTH])
+
+
+def _pair_rows(recipe: Recipe, dataset: Dataset, close: Closeness) -> Iterator[Row]:
+    """A row for each near-parallel pair that is listed, or for the closest pair where there is none."""
+    names: Sequence[str | None] = dataset.names or [None] * dataset.num_samples
+    for pair in close.listed or [close.closest] if close.closest else []:
+        named = {"sample_name": names[pair.sample], "other_name": names[pair.other]}
+        yield {"recipe": recipe.name, "dataset": recipe.data.kind} | pair._asdict() | named
 
 
 def _draws(draws: Sequence[CheckedDraw]) -> str:
