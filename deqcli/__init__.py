@@ -5,6 +5,7 @@ sweep = deqcli.sweep_width("quickstart")        many; sweep.runs, sweep.loss, sw
 deqcli.check_init, deqcli.predict               what the theory says before anything is trained
 deqcli.load(folder), deqcli.list_runs()         what was computed before
 deqcli.report(sweep), deqcli.export(run, "parquet")
+deqcli.fetch("mnist")                           the files of an image set
 """
 
 from __future__ import annotations
@@ -13,14 +14,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from deqcli.api import check_init, export, list_runs, load, predict, report, sweep_status, sweep_width, train
+    from deqcli.api import check_init, export, fetch, list_runs, load, predict, report, sweep_status, sweep_width, train
     from deqcli.loaded import Check, Prediction, Run, Sweep
 
 __version__ = "0.1.0"
 _PLACES = {"Check": "loaded", "Prediction": "loaded", "Run": "loaded", "Sweep": "loaded"}
 __all__ = [
-    "Check", "Prediction", "Run", "Sweep", "check_init", "export", "list_runs", "load", "predict", "report",
-    "sweep_status", "sweep_width", "train",
+    "Check", "Prediction", "Run", "Sweep", "check_init", "export", "fetch", "list_runs", "load", "predict",
+    "report", "sweep_status", "sweep_width", "train",
 ]  # fmt: skip
 
 

@@ -14,6 +14,8 @@ from deqcli.recipe.schema import Recipe
 if TYPE_CHECKING:
     import pandas as pd
 
+    from deqcli.data.download import Tell as OnProgress
+    from deqcli.data.fetch import Fetched, OnFile
     from deqcli.exporters.exporter import Exported, Tell
     from deqcli.loaded import Loaded, Run, Sweep
     from deqcli.runs.standing import Standing
@@ -110,7 +112,8 @@ def export(
     runs: Exportable | Sequence[Exportable], to: str, out: str | os.PathLike[str] | None = None, *,
     on_item: Tell = lambda _: None,
 ) -> Exported:  # fmt: skip
-    """Hand runs and sweeps, loaded ones or by their folders, to `parquet`, `tensorboard` or `mlflow`.
+    """Hand runs and sweeps, loaded ones or by their folders, to `parquet`, `tensorboard` or `mlflow`, or a sweep to a
+    folder in small, `thinned`.
 
     `out` is the folder to write into, or MLflow's tracking URI; `on_item` hears of each file or run once it is there.
     Raises: Refused where the tool is not installed or something of somebody else's is in the way, CorruptArtefact.
@@ -119,6 +122,34 @@ def export(
 
     given = runs if isinstance(runs, Sequence) and not isinstance(runs, str) else [runs]
     return write(_folders(given), to, None if out is None else str(out), on_item)
+
+
+def fetch(
+    names: str | Sequence[str], root: str | os.PathLike[str] | None = None, mirror: str | None = None, *,
+    on_progress: OnProgress = lambda _: None, on_file: OnFile = lambda _: None,
+) -> list[Fetched]:  # fmt: skip
+    """Download the files of image sets into <root>/<name>, each verified by its published SHA-256.
+
+    `root` is what recipes without `data.root` read (None: DEQCLI_DATA, or `deqcli` in the user's cache); `mirror` is
+    the address of a folder that has the files of one image set. What is there and right is left alone; a download that
+    was broken off goes on. `on_progress` hears of every chunk, `on_file` of each file that is there.
+    Raises: SystemRefused where no mirror has been of use, Refused where a name is not known or all mirrors have
+    something else, FolderInUse where another process fetches the same, DiskFull, OSError.
+    """
+    from deqcli.data.fetch import fetch_set, find_published
+    from deqcli.data.published import data_folder
+    from deqcli.runs.folder import locked
+    from deqcli.runs.signals import StopSignals
+
+    sets = find_published([names] if isinstance(names, str) else names)
+    if mirror is not None and len(sets) > 1:
+        raise Refused("a mirror is a folder with the files of one image set; fetch one at a time from it")
+    above, mirrors = data_folder() if root is None else Path(root), () if mirror is None else (mirror,)
+    with StopSignals().installed():
+        return [
+            fetch_set(each, above / each.name, locked, mirrors, on_progress=on_progress, on_file=on_file)
+            for each in sets
+        ]
 
 
 def report(

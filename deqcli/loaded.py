@@ -59,7 +59,12 @@ class Loaded(ABC):
         return self.stored.table(f"{name}.csv")
 
     def __repr__(self) -> str:
-        return f"<deqcli {self.kind} {self.manifest.id}: {self.status}, {self.folder}>"
+        return f"<deqcli {self.kind} {self.manifest.id}: {self._how_far}, {self.folder}>"
+
+    @property
+    def _how_far(self) -> str:
+        """The status, and whether its tables lack steps."""
+        return ", ".join(filter(None, [self.status, self.manifest.thinned]))
 
     @abstractmethod
     def _rows(self) -> pd.DataFrame:
@@ -70,7 +75,7 @@ class Loaded(ABC):
         rows = self._rows()
         more = f"<p>and {len(rows) - MOST_ROWS} more rows</p>" if len(rows) > MOST_ROWS else ""
         why = f" ({self.manifest.error})" if self.manifest.error else ""
-        head = f"{self.kind} {self.manifest.id}: {self.status}{why}"
+        head = f"{self.kind} {self.manifest.id}: {self._how_far}{why}"
         return (
             f"<p><b>{html.escape(head)}</b><br><code>{html.escape(str(self.folder))}</code></p>"
             f"{rows.head(MOST_ROWS).to_html(border=0, index=False, na_rep='-')}{more}"

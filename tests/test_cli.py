@@ -31,6 +31,8 @@ COMMANDS = (
     "env",
     "report",
     "export",
+    "data list",
+    "data fetch",
     "recipes list",
     "recipes show",
     "recipes copy",
@@ -178,7 +180,7 @@ def names_of(folder: Path) -> set[str]:
 def test_check_init_measures_depth_only_where_asked() -> None:
     given = ["--widths", "24,32", "--seeds", "0"]
     folder, out = checked(*given, "--depth", "3")
-    usual = {"draws.csv", "certificates.csv", "spectra.csv", "recipe.yaml", "manifest.json", *SPECTRA}
+    usual = {"draws.csv", "certificates.csv", "spectra.csv", "pairs.csv", "recipe.yaml", "manifest.json", *SPECTRA}
     assert names_of(folder) == usual | DEPTH
     assert set(json.loads((folder / "manifest.json").read_text())["files"]) == (usual | DEPTH) - {"manifest.json"}
     depth, rates = pd.read_csv(folder / "depth.csv"), pd.read_csv(folder / "rates.csv")

@@ -15,9 +15,9 @@ from scipy import stats
 from sklearn.datasets import load_digits
 
 from deqcli.data.dataset import Dataset, make_dataset
-from deqcli.data.pairs import PARALLEL_BELOW
 from deqcli.data.files import file_sha256
 from deqcli.data.kinds import DIGITS_PER_CLASS, Digits, File, Sphere
+from deqcli.data.pairs import PARALLEL_BELOW
 from deqcli.errors import RecipeRefused, Refused
 from deqcli.recipe.loading import load_recipe
 from deqcli.recipe.schema import Recipe

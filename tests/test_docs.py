@@ -19,7 +19,14 @@ from deqcli.runs.records import (
     SPECTRAL_COLUMNS,
     TIMING_COLUMNS,
 )  # fmt: skip
-from deqcli.sweep.check_files import DEPTH_COLUMNS, DRAW_COLUMNS, HERMITE_COLUMNS, RATE_COLUMNS, SPECTRA_COLUMNS
+from deqcli.sweep.check_files import (
+    DEPTH_COLUMNS,
+    DRAW_COLUMNS,
+    HERMITE_COLUMNS,
+    PAIR_COLUMNS,
+    RATE_COLUMNS,
+    SPECTRA_COLUMNS,
+)
 from deqcli.sweep.predict_files import AGAINST_COLUMNS, DIRECTION_COLUMNS, SUMMARY_COLUMNS, TIMES_COLUMNS
 from deqcli.theory import certificates
 
@@ -80,6 +87,7 @@ TABLES = {
     "hermite": HERMITE_COLUMNS,
     "depth": DEPTH_COLUMNS,
     "rates": RATE_COLUMNS,
+    "pairs": PAIR_COLUMNS,
     "summary": SUMMARY_COLUMNS,
     "times": TIMES_COLUMNS,
     "directions": DIRECTION_COLUMNS,

@@ -53,6 +53,8 @@ WORDS = {
     "log (optional), sweep (optional), execution (optional)",
     "DIGITS": "kind (required), label_scale (1.0), antipodal (false), num_samples (required), classes ([0, 1]), "
     "labels ('class'), seed (0)",
+    "DATA": "data.kind must be `cifar-10`, `digits`, `fashion-mnist`, `file`, `gaussian_mixture`, `kmnist`, `mnist`, "
+    "`sphere` or `svhn`",
     "SPHERE": "kind (required), label_scale (1.0), antipodal (false), num_samples (required), input_dim (required), "
     "labels ('gaussian'), seed (0)",
     "MODEL": "width (required), activation ('relu'), init ('gaussian'), sigma_w_sq (0.08), readout_scale (1.0), "
@@ -157,7 +159,7 @@ MISTAKES = r"""
 : 2:1: data.input_dim is missing; it must be a whole number, at least 1
 : 3:1: model.width is missing; it must be a whole number, at least 1
 | {name: a, model: {width: 3}, data: {kind: spehre, num_samples: 2}}
-: 1:43: data.kind must be `digits`, `file`, `gaussian_mixture` or `sphere`, got 'spehre'; did you mean `sphere`?
+: 1:43: $DATA, got 'spehre'; did you mean `sphere`?
 | {name: a, model: {width: 3}, data: {kind: file, file: x.npz}}
 : 1:30: data.path is missing; it must be text
 : 1:49: data.file is not known; known here: $FILE
@@ -229,8 +231,7 @@ CONTRADICTIONS = """
 $ data={kind: digits, num_samples: 361}
 > 1:34: data.num_samples: must be at most 360, what the classes [0, 1] hold, got 361
 $ data={kind: digits, num_samples: 3, classes: [7, 7]}  > 1:46: data.classes: names a class twice, got [7, 7]
-$ data={kind: digits, num_samples: 3, classes: [7, 8, 9]}
-> 1:46: data.labels: `class` is for two classes, got 3; use `gaussian`
+$ data={kind: digits, num_samples: 3, classes: [7, 8, 7]}  > 1:46: data.classes: names a class twice, got [7, 8, 7]
 $ data.input_dim=1; data.num_samples=2
 > 2:18: data.num_samples: 2 samples of input_dim 1 are parallel to each other; only 1 is possible
 $ sweep.widths=[8, 9, 8, 9, 7]  > 1:14: sweep.widths: names 8, 9 twice
@@ -254,14 +255,14 @@ $ sweep.widths=[64, 12]; train.learning_rate=theorem; model.sigma_w_sq=1
 + sweep: {widths: [8]}
 : 4:24: train.learning_rate: `theorem` needs lambda_0 > 0, so num_samples <= width, got 20 > 8; $WIDE
 | name: a
-| data: {kind: digits, num_samples: 9, classes: [1, 2, 3]}
+| data: {kind: digits, num_samples: 999, classes: [1, 2, 3]}
 | model: {width: 9}
-: 2:47: data.labels: `class` is for two classes, got 3; use `gaussian`
+: 2:35: data.num_samples: must be at most 542, what the classes [1, 2, 3] hold, got 999
 | name: a
-| data: {kind: digits, num_samples: 9, classes: [1, 2], labels: class}
+| data: {kind: gaussian_mixture, num_samples: 9, input_dim: 3, classes: [{}, {}], labels: class}
 | model: {width: 9}
-$ data={kind: digits, num_samples: 9, classes: [1, 2, 3]}
-> 1:46: data.labels: `class` is for two classes, got 3; use `gaussian`
+$ data.classes=[{}, {}, {}]
+: 2:89: data.labels: `class` is for two classes, got 3; use `gaussian`
 # beside mistakes, where those leave a recipe
 + solver: {tolerance: 1e-9}
 + log: {loss_evry: 2}
@@ -342,6 +343,7 @@ def test_a_recipe_that_may_not_be_read_is_refused_as_by_the_system(monkeypatch: 
 
 TAKEN = """
 data={kind: digits, num_samples: 360}
+data={kind: digits, num_samples: 537, classes: [0, 1, 2]}
 data={kind: digits, num_samples: 1797, classes: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9], labels: gaussian}
 data.input_dim=1; data.num_samples=1
 solver.tolerance=1.2e-7

@@ -14,7 +14,7 @@ from deqcli.cli.reporting import reporting
 
 def export(
     paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Folders of runs or sweeps.")],
-    to: Annotated[str, typer.Option("--to", metavar="TOOL", help="parquet, tensorboard or mlflow.")],
+    to: Annotated[str, typer.Option("--to", metavar="TOOL", help="parquet, tensorboard, mlflow or thinned.")],
     out: Annotated[
         str | None,
         typer.Option("--out", metavar="DIR", help="Folder to write into, or MLflow's tracking URI; PATH/export/TOOL."),
@@ -23,6 +23,9 @@ def export(
     quiet: QuietOption = False,
 ) -> None:
     """Hand runs to another tool: their tables, recipes, certificates and how they ended.
+
+    `thinned` is no tool but the folder of a sweep in small, for `deqcli report` and `deqcli.load`, to be committed
+    beside a paper.
 
     What an earlier export left is replaced; what is not deqcli's is left as it is, and refused.
 

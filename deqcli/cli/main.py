@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import deqcli
-from deqcli.cli import recipes, runs
+from deqcli.cli import data, recipes, runs
 from deqcli.cli.check_init import check_init
 from deqcli.cli.export import export
 from deqcli.cli.predict import predict
@@ -31,6 +31,7 @@ app.command("check-init")(check_init)
 app.command("predict")(predict)
 app.command("report")(report)
 app.command("export")(export)
+app.add_typer(data.app, name="data")
 app.add_typer(recipes.app, name="recipes")
 app.add_typer(runs.app, name="runs")
 

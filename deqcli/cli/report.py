@@ -60,7 +60,7 @@ def report(
 
 
 def _show(screen: Screen, written: Report) -> None:
-    for line in (*map(str, written.verdicts), *written.unfinished):
+    for line in (*map(str, written.verdicts), *written.unfinished, *written.thinned):
         screen.say(line)
     if written.figures:
         screen.say(f"Figures: {written.figures[0].parent} ({len(written.figures)} files)")
@@ -75,6 +75,7 @@ def _show(screen: Screen, written: Report) -> None:
             "empty": list(written.empty),
             "runs": written.runs,
             "unfinished": list(written.unfinished),
+            "thinned": list(written.thinned),
             "verdicts": [vars(verdict) for verdict in written.verdicts],
         }
     )

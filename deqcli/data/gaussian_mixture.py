@@ -172,7 +172,7 @@ class GaussianMixture(OfFile):
         if self.labels == "class" and len(mixture.counts) != 2:
             raise Refused(f"{self.path}: data.labels `class` is for two classes, got {len(mixture.counts)}")
         rows = mixture.samples(stream(self.seed, "samples"))
-        labels = class_labels(self.labels, self.seed, np.arange(self.num_samples) >= mixture.counts[0])
+        labels = class_labels(self.labels, self.seed, np.arange(self.num_samples) >= mixture.counts[0], 2)
         return self._dataset(rows, labels, self.path or "data.kind gaussian_mixture", normalise=self.normalise)
 
     def _mixture(self) -> Mixture:

@@ -120,8 +120,14 @@ def random_labels(kind: str, seed: int, count: int) -> np.ndarray:
     return np.asarray(generator.choice([-1.0, 1.0], count))
 
 
-def class_labels(kind: str, seed: int, second: np.ndarray) -> np.ndarray:
-    """Labels (count,): of `class`, -1 and, where the mask `second` is true, +1; else random ones."""
+def class_labels(kind: str, seed: int, places: np.ndarray, classes: int) -> np.ndarray:
+    """Labels (count,) of samples whose class is at `places` (count,), 0 to k - 1, among k = `classes` of them.
+
+    `class`: -1 + 2 place/(k - 1), evenly from -1 for the first class to +1 for the last; `index`: the place; else
+    random ones.
+    """
     import numpy as np
 
-    return np.where(second, 1.0, -1.0) if kind == "class" else random_labels(kind, seed, len(second))
+    if kind == "class":
+        return np.asarray(2.0 * places / (classes - 1) - 1.0)
+    return places.astype(np.float64) if kind == "index" else random_labels(kind, seed, len(places))

@@ -5,15 +5,17 @@ To add one, write a subclass of `DataKind`, here or in a file of its own, and na
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from deqcli.data.classes import OfClasses
 from deqcli.data.dataset import Dataset
 from deqcli.data.files import read_csv, read_npz
 from deqcli.data.gaussian_mixture import GaussianMixture
-from deqcli.data.kind import DataKind, OfFile, SeedOfData, class_labels, random_labels
+from deqcli.data.images import Cifar10, FashionMnist, Kmnist, Mnist, Svhn
+from deqcli.data.kind import DataKind, OfFile, SeedOfData, random_labels
 from deqcli.deq.streams import stream
 from deqcli.errors import Refused
 from deqcli.options import Contradiction, Count
@@ -50,53 +52,23 @@ class Sphere(DataKind):
             )
 
 
-class Digits(DataKind):
+class Digits(OfClasses):
     """The 8 x 8 handwritten digits bundled with scikit-learn (1797 real images, 64 grey values from 0 to 16)."""
 
     kind: Literal["digits"]
-    num_samples: Annotated[
-        Count, Field(description="n, the number of images, split over the classes as evenly as they allow")
-    ]
-    classes: Annotated[
-        list[Annotated[int, Field(ge=0, le=9)]], Field(min_length=2, description="the digits that are drawn from")
-    ] = Field(default=[0, 1])
-    labels: Annotated[
-        Literal["class", "gaussian"],
-        Field(description="class: -1 for the first and +1 for the second of two classes; gaussian: N(0, 1)"),
-    ] = "class"
-    seed: SeedOfData = 0
 
     def shape(self) -> tuple[int, int]:
         return self.num_samples, DIGITS_INPUT_DIM
 
-    def contradictions(self) -> Iterator[Contradiction]:
-        held = sum(DIGITS_PER_CLASS[digit] for digit in set(self.classes))
-        if len(set(self.classes)) < len(self.classes):
-            yield Contradiction(("classes",), f"names a class twice, got {self.classes}")
-        elif self.num_samples > held:
-            yield Contradiction(
-                ("num_samples", "classes"),
-                f"must be at most {held}, what the classes {self.classes} hold, got {self.num_samples}",
-            )
-        if self.labels == "class" and len(self.classes) != 2:
-            yield Contradiction(
-                ("labels", "classes"),
-                f"`class` is for two classes, got {len(self.classes)}; use `gaussian`",
-            )
+    def per_class(self) -> Sequence[int]:
+        return DIGITS_PER_CLASS
 
     def load(self) -> Dataset:
-        """Draw without replacement, the classes taking turns as long as they last; the order is part of the draw."""
         import numpy as np
         from sklearn.datasets import load_digits
 
         images, digits = load_digits(return_X_y=True)
-        generator = stream(self.seed, "samples")
-        shuffled = [generator.permutation(np.flatnonzero(digits == digit)) for digit in self.classes]
-        turns = np.full((max(map(len, shuffled)), len(shuffled)), -1)
-        for column, indices in enumerate(shuffled):
-            turns[: len(indices), column] = indices
-        chosen = turns[turns >= 0][: self.num_samples]
-        labels = class_labels(self.labels, self.seed, digits[chosen] == self.classes[1])
+        chosen, labels = self._draw(digits, "data.kind digits")
         return self._dataset(images[chosen].astype(np.float64), labels, "data.kind digits")
 
 
@@ -126,4 +98,7 @@ class File(OfFile):
         return self._dataset(samples.rows[:wanted], samples.labels[:wanted], self.path, samples.names)
 
 
-DataOptions = Annotated[Sphere | Digits | File | GaussianMixture, Field(discriminator="kind")]
+DataOptions = Annotated[
+    Sphere | Digits | File | GaussianMixture | Mnist | FashionMnist | Kmnist | Cifar10 | Svhn,
+    Field(discriminator="kind"),
+]

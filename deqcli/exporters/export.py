@@ -1,8 +1,9 @@
-"""The tools that runs can be handed to, and handing them over."""
+"""What runs can be handed to, other tools and a folder in small, and handing them over."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,11 +12,12 @@ from deqcli.exporters.exporter import Exported, Exporter, Tell
 from deqcli.exporters.mlflow import MLFLOW
 from deqcli.exporters.parquet import PARQUET
 from deqcli.exporters.tensorboard import TENSORBOARD
+from deqcli.exporters.thinned import THINNED
 from deqcli.runs.signals import StopSignals
 from deqcli.sweep.gather import gather
 from deqcli.sweep.stored import Stored, open_stored
 
-EXPORTERS: dict[str, Exporter] = {"parquet": PARQUET, "tensorboard": TENSORBOARD, "mlflow": MLFLOW}
+EXPORTERS: dict[str, Exporter] = {"parquet": PARQUET, "tensorboard": TENSORBOARD, "mlflow": MLFLOW, "thinned": THINNED}
 FOLDER = "export"
 
 
@@ -29,7 +31,10 @@ def export(paths: Sequence[Path], to: str, out: str | None = None, tell: Tell = 
     sources = [open_stored(path) for path in paths]
     place = _place(sources, to, out, exporter)
     with StopSignals().installed():
-        return exporter.write(gather(sources), place, tell)
+        done = exporter.write(gather(sources), place, tell)
+    manifests = [source.manifest for source in sources]
+    lacking = [f"{each.recipe} {each.id} is {each.thinned}" for each in manifests if each.thinned]
+    return replace(done, remarks=[*lacking, *done.remarks])
 
 
 def _installed(to: str) -> Exporter:

@@ -45,6 +45,8 @@ def _fitting(section: str, held: dict[str, Any], name: str, value: Value) -> dic
     """What a section keeps beside a new value of one of its keys."""
     if (section, name) == ("data", "path"):
         return {key: each for key, each in held.items() if key != "sha256"}
+    if section == "data" and name in ("split", "root") and held.get("sha256"):
+        return {**held, "sha256": "any"}  # of other files, which have a digest of their own
     known = _keys_by_kind(section).get(value) if name == "kind" else None
     return held if known is None else {key: each for key, each in held.items() if key in known}
 

@@ -27,6 +27,9 @@ LEFT_BEHIND = (f".*{TEMPORARY}", ".tmp??????")
 """What an interrupted write leaves: files of ours, and those that safetensors writes beside its own."""
 
 UNKNOWN = "another process"
+THINNED = "thinned_every"
+"""The result of a sweep's folder in small: of so many steps it has a row of the first."""
+
 LOCK_PATIENCE = 2.0
 """Seconds: an orphaned worker that is writing its last checkpoint gets the time to let go."""
 
@@ -57,6 +60,27 @@ class Manifest(BaseModel):
 
     changed: list[str] = []
     """Of device, threads and versions, what was other when the run was resumed: its last bits may differ."""
+
+    @property
+    def thinned(self) -> str:
+        """`thinned to every 10th step`, where the folder does not have every row; else nothing."""
+        every = int(self.results.get(THINNED) or 1)
+        return f"thinned to every {every}{'nd' if every == 2 else 'th'} step" if every > 1 else ""
+
+    @property
+    def is_small(self) -> bool:
+        """Whether this is of a sweep's folder in small, which stands for itself, without the folders of runs."""
+        return THINNED in self.results
+
+    @property
+    def of_runs(self) -> dict[str, dict[str, float | int | None]]:
+        """The results of each run that such a folder brought along, there as `<run_id>.<name>`."""
+        found: dict[str, dict[str, float | int | None]] = {}
+        for key, value in self.results.items():
+            run, _, name = key.rpartition(".")
+            if run:
+                found.setdefault(run, {})[name] = value
+        return found
 
 
 Status = Literal["running", "complete", "failed", "interrupted", "submitted"]
@@ -130,11 +154,16 @@ def any_manifest(folder: Path) -> Manifest:
 def _refuse_foreign(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise CorruptArtefact(f"{folder} is a file, not a folder of deqcli's; move it away")
-    strangers = [each for each in sorted(os.listdir(folder)) if not _is_trace(each)] if folder.exists() else []
-    if strangers:
+    strange = strangers(folder)
+    if strange:
         raise CorruptArtefact(
-            f"{folder} exists and is not deqcli's (it has {strangers[0]!r} and no {MANIFEST}); it is left as it is"
+            f"{folder} exists and is not deqcli's (it has {strange[0]!r} and no {MANIFEST}); it is left as it is"
         )
+
+
+def strangers(folder: Path) -> list[str]:
+    """What a folder holds, beside what a process of ours leaves that was killed before its first manifest."""
+    return [each for each in sorted(os.listdir(folder)) if not _is_trace(each)] if folder.exists() else []
 
 
 def _is_trace(name: str) -> bool:

@@ -100,12 +100,26 @@ class Findings:
     @cached_property
     def outcomes(self) -> dict[str, Results]:
         """The results of each run that has any: from its manifest, or from the rows that there are so far."""
-        told = {run.manifest.id: run.manifest.results for run in self.gathered.stored}
+        told: dict[str, Results] = {}
+        for source in self.gathered.sources:
+            told |= source.manifest.of_runs
+        told |= {run.manifest.id: run.manifest.results for run in self.gathered.stored}
         return {
             run: results
             for run in self.gathered.runs["run_id"]
             if (results := told.get(run) or so_far(*(rows.get(run) for rows in self._rows)))
         }
+
+    @cached_property
+    def thinned(self) -> Sequence[str]:
+        """A sentence for each folder that does not have every row: of which steps what is said of it is."""
+        return [
+            f"{each.recipe} {each.id} is {each.thinned}: curves, and what is said of them, are of these and of the "
+            f"last step of a run; (i), (ii), (iii) are of every logged step in {len(each.of_runs)} of "
+            f"{len(each.cells)} runs."
+            for each in (source.manifest for source in self.gathered.sources)
+            if each.thinned
+        ]
 
     @cached_property
     def _rows(self) -> list[dict[str, pd.DataFrame]]:

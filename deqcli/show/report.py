@@ -44,7 +44,8 @@ class ReportOptions:
 class Report:
     """What was written, and what it says at its top.
 
-    `unfinished` has a line for each run that is not complete, `empty` the figures for which no run has numbers.
+    `unfinished` has a line for each run that is not complete, `thinned` a sentence for each sweep in small, `empty` the
+    figures for which no run has numbers.
     """
 
     page: Path
@@ -52,6 +53,7 @@ class Report:
     runs: list[str]
     verdicts: list[Verdict]
     unfinished: Sequence[str]
+    thinned: Sequence[str]
     empty: Sequence[str]
 
 
@@ -75,7 +77,7 @@ def write_report(paths: Sequence[Path], options: ReportOptions) -> Report:
     replace_text(page, page_html(findings, options.title))
     runs = [str(run) for run in gathered.runs["run_id"]]
     empty = [name for name in names if not any(figure.stem == name for figure in figures)]
-    return Report(page, figures, runs, findings.verdicts, findings.unfinished, empty)
+    return Report(page, figures, runs, findings.verdicts, findings.unfinished, findings.thinned, empty)
 
 
 def _each_once(paths: Sequence[Path]) -> list[Stored]:

@@ -81,8 +81,8 @@ def _pair_rows(recipe: Recipe, dataset: Dataset, close: Closeness) -> Iterator[R
     """A row for each near-parallel pair that is listed, or for the closest pair where there is none."""
     names: Sequence[str | None] = dataset.names or [None] * dataset.num_samples
     for pair in close.listed or [close.closest] if close.closest else []:
-        named = {"sample_name": names[pair.sample], "other_name": names[pair.other]}
-        yield {"recipe": recipe.name, "dataset": recipe.data.kind} | pair._asdict() | named
+        keys = {"recipe": recipe.name, "dataset": recipe.data.kind}
+        yield {**keys, **pair._asdict(), "sample_name": names[pair.sample], "other_name": names[pair.other]}
 
 
 def _draws(draws: Sequence[CheckedDraw]) -> str:

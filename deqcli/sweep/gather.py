@@ -150,9 +150,10 @@ def _add_times(tables: Mapping[str, pd.DataFrame]) -> None:
 
 
 def _add_ratios(spectral: pd.DataFrame, sources: Sequence[Stored]) -> None:
-    """lambda_tau/lambda_0, with the lambda_0 of the run's manifest, or of its first row where the run is gone."""
+    """lambda_tau/lambda_0, with the lambda_0 of a manifest, or of the run's first row where there is none."""
     first = spectral[spectral["step"] == 0].set_index("run_id")["lambda_min"].to_dict()
     exact = {run.manifest.id: run.manifest.results.get("lambda_0") for each in sources for run in each.runs()}
-    starts = first | {run: value for run, value in exact.items() if value is not None}
+    carried = {run: own.get("lambda_0") for each in sources for run, own in each.manifest.of_runs.items()}
+    starts = first | {run: value for run, value in (carried | exact).items() if value is not None}
     positive = {run: value for run, value in starts.items() if value > 0}
     spectral["lambda_ratio"] = spectral["lambda_min"] / spectral["run_id"].map(positive)

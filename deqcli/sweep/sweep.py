@@ -153,8 +153,8 @@ def _as_it_was(out: Path, end: CellEnd) -> CellEnd:
 
 
 def _intact(folder: Path, manifest: Manifest) -> list[Path] | None:
-    """The figures of a complete sweep whose files are all what was written; None where it is none."""
-    if manifest.status != COMPLETE:
+    """The figures of a complete sweep whose files are all what was written; None where it is none, or one in small."""
+    if manifest.status != COMPLETE or manifest.is_small:
         return None
     try:
         verify(folder, manifest.files)

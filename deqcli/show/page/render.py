@@ -49,7 +49,7 @@ def page_html(findings: Findings, title: str | None = None) -> str:
     content = {
         "title": title or default_title(gathered),
         "question": question(gathered),
-        "notice": _notice(gathered),
+        "notice": " ".join(filter(None, [_notice(gathered), *findings.thinned])),
         "unfinished": findings.unfinished,
         "verdicts": findings.verdicts,
         "figures": [_figure(each, gathered) for each in shown],

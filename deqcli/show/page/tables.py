@@ -148,9 +148,11 @@ def summary_table(drawn: Drawn, keys: Sequence[str]) -> Table:
 def provenance_table(gathered: Gathered) -> Table:
     """Versions, device, threads and commit; where runs differ, each value with the number of runs that have it."""
     seen: dict[str, dict[str, int]] = {}
-    for run in gathered.stored:
-        manifest = run.manifest
-        own = {**manifest.versions, "device": manifest.device_name or manifest.device, "threads": manifest.threads}
+    small = [each for each in gathered.sources if each.manifest.is_small]
+    for each in gathered.stored or small:
+        manifest = each.manifest
+        device, threads = manifest.device_name or manifest.device or "-", manifest.threads or "-"
+        own = {**manifest.versions, "device": device, "threads": threads}
         for name, value in (own | {"git commit": manifest.git or "-"}).items():
             counts = seen.setdefault(name, {})
             counts[str(value)] = counts.get(str(value), 0) + 1
