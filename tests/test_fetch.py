@@ -337,7 +337,7 @@ def test_never_more_than_is_published_is_written(
     with pytest.raises(Refused):
         fetched(tmp_path, mirror, tell=lambda progress: sizes.append(part(tmp_path).stat().st_size))
     assert max(sizes) <= 50_000
-    assert len(sizes) >= 2
+    assert sizes
 
 
 def test_a_mirror_goes_on_where_another_broke_off(tmp_path: Path, mirror: Mirror, second: Mirror) -> None:
