@@ -69,7 +69,8 @@ class Digits(OfClasses):
 
         images, digits = load_digits(return_X_y=True)
         chosen, labels = self._draw(digits, "data.kind digits")
-        return self._dataset(images[chosen].astype(np.float64), labels, "data.kind digits")
+        names = [f"image {index}" for index in chosen]
+        return self._dataset(images[chosen].astype(np.float64), labels, "data.kind digits", names)
 
 
 class File(OfFile):
