@@ -265,6 +265,13 @@ def test_a_sweep_reads_files_for_their_digest_once(tmp_path: Path, monkeypatch: 
     assert len(reads) == 2
 
 
+def test_each_split_of_other_files_has_a_digest_of_its_own(tmp_path: Path) -> None:
+    parts = write_idx(tmp_path)
+    swept = recipe(tmp_path, "kind: mnist, root: ., sha256: any", "sweep.over={data.split: [train, test]}")
+    digests = [getattr(cell.data, "sha256", None) for cell in swept.cells()]
+    assert digests == [parts["train"].digest, parts["test"].digest]
+
+
 def test_a_file_that_may_not_be_read_is_a_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def deny(path: Path) -> bytes:
         raise PermissionError(13, "Permission denied", str(path))
