@@ -131,12 +131,13 @@ def fetch(
     """Download the files of image sets into <root>/<name>, each verified by its published SHA-256.
 
     `root` is what recipes without `data.root` read (None: DEQCLI_DATA, or `deqcli` in the user's cache); `mirror` is
-    the address of a folder that has the files of one image set. What is there and right is left alone; a download that
-    was broken off goes on. `on_progress` hears of every chunk, `on_file` of each file that is there.
-    Raises: SystemRefused where no mirror has been of use, Refused where a name is not known or all mirrors have
-    something else, FolderInUse where another process fetches the same, DiskFull, OSError.
+    the address of a folder that has the files of one image set. What is there and right is left alone, unpacked or
+    straight in the root too; another file in its place is kept beside it; a download that was broken off goes on.
+    `on_progress` hears of every chunk, `on_file` of each file that is there.
+    Raises: SystemRefused where no mirror has been of use, Refused where a name is not known, all mirrors have something
+    else or what is no file is in the way, FolderInUse where another process fetches the same, DiskFull, OSError.
     """
-    from deqcli.data.fetch import fetch_set, find_published
+    from deqcli.data.fetch import fetch_sets, find_published
     from deqcli.data.published import data_folder
     from deqcli.runs.folder import locked
     from deqcli.runs.signals import StopSignals
@@ -144,12 +145,9 @@ def fetch(
     sets = find_published([names] if isinstance(names, str) else names)
     if mirror is not None and len(sets) > 1:
         raise Refused("a mirror is a folder with the files of one image set; fetch one at a time from it")
-    above, mirrors = data_folder() if root is None else Path(root), () if mirror is None else (mirror,)
+    mirrors = () if mirror is None else (mirror,)
     with StopSignals().installed():
-        return [
-            fetch_set(each, above / each.name, locked, mirrors, on_progress=on_progress, on_file=on_file)
-            for each in sets
-        ]
+        return fetch_sets(sets, data_folder(root), locked, mirrors, on_progress=on_progress, on_file=on_file)
 
 
 def report(

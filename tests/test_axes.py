@@ -77,6 +77,15 @@ def test_data_files_are_swept_over_by_path_each_with_its_own_hash(tmp_path: Path
     assert [Path(value_at(variant, "data.path")).name for variant in loaded.variants] == ["a.npz", "b.npz"]
 
 
+def test_two_files_of_one_content_are_one_run(tmp_path: Path) -> None:
+    for name in ("a.npz", "b.npz"):
+        np.savez(tmp_path / name, X=np.eye(3), y=np.ones(3))
+    given = "data={kind: file, path: a.npz}", "sweep.over={data.path: [a.npz, b.npz]}"
+    (message,) = refusals(tmp_path, *given)
+    assert message.startswith("sweep.over: two of its runs are one: width ")
+    assert message.count("a.npz") == 1 == message.count("b.npz")
+
+
 def test_what_no_key_takes_is_refused_in_the_words_of_that_key(tmp_path: Path) -> None:
     assert refusals(tmp_path, "sweep.over={model.sigma_w_sq: [0.1, -1, x]}") == [
         "sweep.over: model.sigma_w_sq must be a positive number (default 0.08), got -1",

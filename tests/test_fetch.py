@@ -23,7 +23,8 @@ from deqcli.cli.main import app
 from deqcli.data import download
 from deqcli.data import fetch as module
 from deqcli.data.download import Patience, Progress
-from deqcli.data.fetch import Fetched, FetchedFile, fetch_set, in_words, look
+from deqcli.data.fetch import Fetched, FetchedFile, fetch_sets, in_words
+from deqcli.data.holdings import look
 from deqcli.data.published import PUBLISHED, Published, PublishedFile
 from deqcli.errors import DiskFull, FolderInUse, Interrupted, Refused, SystemRefused
 from deqcli.runs.folder import locked
@@ -88,15 +89,23 @@ def mirror() -> Iterator[Mirror]:
 
 
 @pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """That of the made-up set."""
+    (tmp_path / "made-up").mkdir()
+    return tmp_path / "made-up"
+
+
+@pytest.fixture
 def second() -> Iterator[Mirror]:
     with serving(CONTENT) as server:
         yield server
 
 
 def fetched(folder: Path, *mirrors: Mirror | str, tell: Callable[[Progress], None] = lambda _: None) -> Fetched:
-    """The made-up set from these mirrors, with nobody else about."""
+    """The made-up set from these mirrors into its folder, with nobody else about."""
     urls = [each if isinstance(each, str) else each.url for each in mirrors]
-    return fetch_set(made_up(*urls), folder, lambda _: nullcontext(), on_progress=tell)
+    (done,) = fetch_sets([made_up(*urls)], folder.parent, lambda _: nullcontext(), on_progress=tell)
+    return done
 
 
 def part(folder: Path) -> Path:
@@ -117,9 +126,9 @@ def assert_complete(folder: Path) -> None:
 # what arrives
 
 
-def test_files_are_fetched_verified_and_left_alone_when_they_are_there(tmp_path: Path, mirror: Mirror) -> None:
+def test_files_are_fetched_verified_and_left_alone_when_they_are_there(folder: Path, mirror: Mirror) -> None:
     heard: list[Progress] = []
-    done = fetched(tmp_path / "new/made-up", mirror, tell=heard.append)
+    done = fetched(folder.parent / "new/made-up", mirror, tell=heard.append)
     assert_complete(done.folder)
     assert [(each.of, each.file.name, each.state, each.resumed) for each in done.files] == [
         ("made-up", IMAGES, "fetched", 0), ("made-up", LABELS, "fetched", 0),
@@ -141,15 +150,16 @@ def _umask() -> int:
 
 
 def test_a_folder_that_has_all_is_neither_locked_nor_asked_for_pooch(
-    tmp_path: Path, mirror: Mirror, monkeypatch: pytest.MonkeyPatch
+    folder: Path, mirror: Mirror, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fetched(tmp_path, mirror)
+    fetched(folder, mirror)
     monkeypatch.setattr(module, "find_spec", lambda _: None)
 
     def hold(_: Path) -> nullcontext[None]:
         raise AssertionError("the folder may be one that is only read from")
 
-    assert {each.state for each in fetch_set(made_up(mirror.url), tmp_path, hold).files} == {"there"}
+    (done,) = fetch_sets([made_up(mirror.url)], folder.parent, hold)
+    assert [each.state for each in done.files] == ["there", "there"]
 
 
 RESTARTS: dict[str, list[Manner]] = {
@@ -162,11 +172,11 @@ RESTARTS: dict[str, list[Manner]] = {
 
 
 def test_what_an_earlier_fetch_left_is_gone_on_with_and_only_the_rest_is_asked_for(
-    tmp_path: Path, mirror: Mirror
+    folder: Path, mirror: Mirror
 ) -> None:
-    begin(tmp_path)
-    done = fetched(tmp_path, mirror)
-    assert_complete(tmp_path)
+    begin(folder)
+    done = fetched(folder, mirror)
+    assert_complete(folder)
     assert mirror.ranges(IMAGES) == [HALF]
     assert [each.sent for each in mirror.asked] == [25_000, 300]
     assert done.files[0].resumed == 25_000
@@ -175,33 +185,33 @@ def test_what_an_earlier_fetch_left_is_gone_on_with_and_only_the_rest_is_asked_f
 
 @pytest.mark.parametrize("manners", RESTARTS.values(), ids=RESTARTS)
 def test_a_server_that_cannot_go_on_sends_it_from_the_start(
-    tmp_path: Path, mirror: Mirror, manners: list[Manner]
+    folder: Path, mirror: Mirror, manners: list[Manner]
 ) -> None:
-    begin(tmp_path)
+    begin(folder)
     mirror.behave(IMAGES, *manners)
-    done = fetched(tmp_path, mirror)
-    assert_complete(tmp_path)
+    done = fetched(folder, mirror)
+    assert_complete(folder)
     assert mirror.ranges(IMAGES) in ([HALF], [HALF, None])
     assert done.files[0].resumed == 0
 
 
-def test_a_part_that_is_complete_is_verified_and_one_that_is_too_long_removed(tmp_path: Path, mirror: Mirror) -> None:
-    begin(tmp_path, CONTENT[IMAGES])
-    assert fetched(tmp_path, mirror).files[0].resumed == 50_000
+def test_a_part_that_is_complete_is_verified_and_one_that_is_too_long_removed(folder: Path, mirror: Mirror) -> None:
+    begin(folder, CONTENT[IMAGES])
+    assert fetched(folder, mirror).files[0].resumed == 50_000
     assert mirror.ranges(IMAGES) == []
-    (tmp_path / IMAGES).unlink()
-    begin(tmp_path, CONTENT[IMAGES] + b"x")
-    assert fetched(tmp_path, mirror).files[0].resumed == 0
+    (folder / IMAGES).unlink()
+    begin(folder, CONTENT[IMAGES] + b"x")
+    assert fetched(folder, mirror).files[0].resumed == 0
     assert mirror.ranges(IMAGES) == [None]
-    assert_complete(tmp_path)
+    assert_complete(folder)
 
 
 @pytest.mark.parametrize("left", [OTHER[IMAGES][:25_000], OTHER[IMAGES]], ids=["half", "all"])
-def test_a_part_of_something_else_is_no_fault_of_the_mirror(tmp_path: Path, mirror: Mirror, left: bytes) -> None:
-    begin(tmp_path, left)
+def test_a_part_of_something_else_is_no_fault_of_the_mirror(folder: Path, mirror: Mirror, left: bytes) -> None:
+    begin(folder, left)
     heard: list[Progress] = []
-    fetched(tmp_path, mirror, tell=heard.append)
-    assert_complete(tmp_path)
+    fetched(folder, mirror, tell=heard.append)
+    assert_complete(folder)
     assert mirror.ranges(IMAGES) == ([HALF, None] if len(left) == 25_000 else [None])
     (remark,) = [each.remark for each in heard if each.remark]
     assert remark.startswith("with what was there before its SHA-256 is ")
@@ -218,25 +228,25 @@ BREAKS: dict[str, tuple[Manner, str]] = {
 
 @pytest.mark.parametrize(("manner", "words"), BREAKS.values(), ids=BREAKS)
 def test_a_connection_that_breaks_is_made_again_for_the_rest(
-    tmp_path: Path, mirror: Mirror, monkeypatch: pytest.MonkeyPatch, manner: Manner, words: str
+    folder: Path, mirror: Mirror, monkeypatch: pytest.MonkeyPatch, manner: Manner, words: str
 ) -> None:
     mirror.behave(IMAGES, manner, good)
     monkeypatch.setattr(module, "PATIENCE", replace(QUICK, read=SOON) if "silent" in words else QUICK)
     heard: list[Progress] = []
-    done = fetched(tmp_path, mirror, tell=heard.append)
-    assert_complete(tmp_path)
+    done = fetched(folder, mirror, tell=heard.append)
+    assert_complete(folder)
     assert mirror.ranges(IMAGES) == [None, HALF]
     assert mirror.asked[1].sent == 25_000
     assert [each.remark for each in heard if each.remark] == [f"{words}; again in 0.001 s"]
     assert done.files[0].resumed == 0
 
 
-def test_a_trickle_is_ended(tmp_path: Path, mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_trickle_is_ended(folder: Path, mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "PATIENCE", replace(QUICK, read=SOON))
     mirror.behave(IMAGES, trickles, good)
     heard: list[Progress] = []
-    fetched(tmp_path, mirror, tell=heard.append)
-    assert_complete(tmp_path)
+    fetched(folder, mirror, tell=heard.append)
+    assert_complete(folder)
     (remark,) = [each.remark for each in heard if each.remark]
     assert remark.startswith("it sends ")
     assert "bytes a second; again in" in remark
@@ -252,43 +262,43 @@ VERSIONS: dict[str, tuple[Manner, Manner, str | None, int]] = {
 
 
 @pytest.mark.parametrize("case", VERSIONS)
-def test_the_rest_is_asked_for_if_the_file_is_the_same_still(tmp_path: Path, mirror: Mirror, case: str) -> None:
+def test_the_rest_is_asked_for_if_the_file_is_the_same_still(folder: Path, mirror: Mirror, case: str) -> None:
     first, then, asked, sent = VERSIONS[case]
     mirror.behave(IMAGES, first, then)
-    fetched(tmp_path, mirror)
-    assert_complete(tmp_path)
+    fetched(folder, mirror)
+    assert_complete(folder)
     assert [(each.range, each.if_range) for each in mirror.asked[:2]] == [(None, None), (HALF, asked)]
     assert mirror.asked[1].sent == sent
 
 
-def test_whatever_encoding_a_server_names_the_bytes_are_taken_as_they_are(tmp_path: Path, mirror: Mirror) -> None:
+def test_whatever_encoding_a_server_names_the_bytes_are_taken_as_they_are(folder: Path, mirror: Mirror) -> None:
     mirror.behave(IMAGES, sends(CONTENT[IMAGES], Content_Encoding="x-gzip"))
     mirror.behave(LABELS, in_chunks())
-    fetched(tmp_path, mirror)
-    assert_complete(tmp_path)
+    fetched(folder, mirror)
+    assert_complete(folder)
 
 
 def test_attempts_end_but_those_that_bring_much_count_as_none(
-    tmp_path: Path, mirror: Mirror, monkeypatch: pytest.MonkeyPatch
+    folder: Path, mirror: Mirror, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tenths = [breaks_off(end) for end in range(5_000, 50_000, 5_000)]
     mirror.behave(IMAGES, *tenths, good)
     with pytest.raises(SystemRefused, match="broken off at 15000 of 50000 bytes"):
-        fetched(tmp_path, mirror)
-    assert part(tmp_path).stat().st_size == 15_000
+        fetched(folder, mirror)
+    assert part(folder).stat().st_size == 15_000
     assert len(mirror.asked) == 3
     monkeypatch.setattr(module, "PATIENCE", replace(QUICK, gain=5_000))
-    assert fetched(tmp_path, mirror).files[0].resumed == 15_000
-    assert_complete(tmp_path)
+    assert fetched(folder, mirror).files[0].resumed == 15_000
+    assert_complete(folder)
     assert mirror.ranges(IMAGES) == [None, *(f"bytes={start}-" for start in range(5_000, 50_000, 5_000))]
 
 
-def test_waits_grow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waits_grow(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
     monkeypatch.setattr(download.time, "sleep", waits.append)
     monkeypatch.setattr(module, "PATIENCE", Patience())
     with pytest.raises(SystemRefused, match="Connection refused"):
-        fetched(tmp_path, refusing())
+        fetched(folder, refusing())
     assert waits == [1.0, 2.0, 4.0]
 
 
@@ -311,94 +321,91 @@ OF_THE_NET = ("404", "503")
 
 @pytest.mark.parametrize("case", USELESS)
 def test_a_mirror_without_the_file_is_left_for_the_next_and_said_if_there_is_none(
-    tmp_path: Path, mirror: Mirror, second: Mirror, case: str
+    folder: Path, mirror: Mirror, second: Mirror, case: str
 ) -> None:
     manner, words, requests = USELESS[case]
     mirror.behave(IMAGES, manner)
     with pytest.raises((Refused, SystemRefused)) as refusal:
-        fetched(tmp_path, mirror)
+        fetched(folder, mirror)
     assert type(refusal.value) is (SystemRefused if case in OF_THE_NET else Refused)
     assert len(mirror.asked) == requests
     lines = str(refusal.value).splitlines()
     assert lines[0] == f"made-up/{IMAGES} could not be fetched:"
     assert lines[1].startswith(f"{mirror.url}{IMAGES}: {words}")
-    assert list(tmp_path.iterdir()) == []
-    done = fetched(tmp_path, mirror, second)
-    assert_complete(tmp_path)
+    assert list(folder.iterdir()) == []
+    done = fetched(folder, mirror, second)
+    assert_complete(folder)
     assert [each.source for each in done.files] == [second.url + IMAGES, mirror.url + LABELS]
 
 
-def test_never_more_than_is_published_is_written(
-    tmp_path: Path, mirror: Mirror, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_never_more_than_is_published_is_written(folder: Path, mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
     monkeypatch.setattr(module, "PATIENCE", replace(QUICK, attempts=1))
     mirror.behave(IMAGES, endless)
     with pytest.raises(Refused):
-        fetched(tmp_path, mirror, tell=lambda progress: sizes.append(part(tmp_path).stat().st_size))
+        fetched(folder, mirror, tell=lambda progress: sizes.append(part(folder).stat().st_size))
     assert max(sizes) <= 50_000
     assert sizes
 
 
-def test_a_mirror_goes_on_where_another_broke_off(tmp_path: Path, mirror: Mirror, second: Mirror) -> None:
+def test_a_mirror_goes_on_where_another_broke_off(folder: Path, mirror: Mirror, second: Mirror) -> None:
     mirror.behave(IMAGES, breaks_off(25_000, ETag='"a"'), answers(404))
-    fetched(tmp_path, mirror, second)
-    assert_complete(tmp_path)
+    fetched(folder, mirror, second)
+    assert_complete(folder)
     assert mirror.ranges(IMAGES) == [None, HALF]
     assert [(each.range, each.if_range) for each in second.asked] == [(HALF, None)]
 
 
-def test_a_busy_server_is_asked_again(tmp_path: Path, mirror: Mirror) -> None:
+def test_a_busy_server_is_asked_again(folder: Path, mirror: Mirror) -> None:
     mirror.behave(IMAGES, answers(503), answers(429), good)
-    fetched(tmp_path, mirror)
-    assert_complete(tmp_path)
+    fetched(folder, mirror)
+    assert_complete(folder)
     assert len(mirror.ranges(IMAGES)) == 3
 
 
-def test_without_any_mirror_it_is_said_why_and_how_to_do_it_by_hand(tmp_path: Path, mirror: Mirror) -> None:
+def test_without_any_mirror_it_is_said_why_and_how_to_do_it_by_hand(folder: Path, mirror: Mirror) -> None:
     away = refusing()
     mirror.behave(IMAGES, sends(OTHER[IMAGES]))
-    (tmp_path / LABELS).write_bytes(CONTENT[LABELS])
+    (folder / LABELS).write_bytes(CONTENT[LABELS])
     with pytest.raises(SystemRefused) as refusal:
-        fetched(tmp_path, away, mirror)
+        fetched(folder, away, mirror)
     assert str(refusal.value).splitlines() == [
         f"made-up/{IMAGES} could not be fetched:",
         f"{away}{IMAGES}: Connection refused",
         f"{mirror.url}{IMAGES}: its SHA-256 is {sha256(OTHER[IMAGES])}, the published one {sha256(CONTENT[IMAGES])}",
-        f"To do it by hand, put 1 file into {tmp_path}:",
+        f"To do it by hand, put 1 file into {folder}:",
         f"  {IMAGES}      50000 bytes  SHA-256 {sha256(CONTENT[IMAGES])}",
         f"from {away} or {mirror.url} (described at http://page.test/).",
     ]
 
 
-@pytest.mark.parametrize("address", ["http://[::1", "http://127.0.0.1:port/", "http://"])
-def test_what_is_no_address_is_a_failure_of_the_mirror(tmp_path: Path, address: str) -> None:
-    with pytest.raises(SystemRefused, match="could not be fetched"):
-        fetched(tmp_path, address)
-
-
-def test_a_redirection_in_a_circle_is_a_failure_of_the_mirror(tmp_path: Path, mirror: Mirror) -> None:
+def test_a_redirection_in_a_circle_is_a_failure_of_the_mirror(folder: Path, mirror: Mirror) -> None:
     mirror.behave(IMAGES, lambda reply: reply.head(302, Location=mirror.url + IMAGES, Content_Length=0))
     with pytest.raises(SystemRefused, match="redirects"):
-        fetched(tmp_path, mirror)
+        fetched(folder, mirror)
 
 
 # what is there
 
 
-def test_a_damaged_file_is_named_and_stays_until_the_right_one_is_there(tmp_path: Path, mirror: Mirror) -> None:
-    path, heard, seen = tmp_path / IMAGES, list[Progress](), list[bytes]()
+def test_another_file_is_named_and_stays_until_the_right_one_is_there_and_beside_it_then(
+    folder: Path, mirror: Mirror
+) -> None:
+    path, heard, seen = folder / IMAGES, list[Progress](), list[bytes]()
     path.write_bytes(OTHER[IMAGES])
     mirror.behave(IMAGES, answers(404))
     with pytest.raises(SystemRefused):
-        fetched(tmp_path, mirror)
+        fetched(folder, mirror)
     assert path.read_bytes() == OTHER[IMAGES]
     mirror.behave(IMAGES, good)
-    done = fetched(tmp_path, mirror, tell=lambda each: (heard.append(each), seen.append(path.read_bytes()))[0])
-    assert_complete(tmp_path)
-    assert (done.files[0].state, done.files[0].found) == ("replaced", sha256(OTHER[IMAGES]))
+    done = fetched(folder, mirror, tell=lambda each: (heard.append(each), seen.append(path.read_bytes()))[0])
+    kept = folder / f"{IMAGES}.other"
+    assert {each.name: each.read_bytes() for each in folder.iterdir()} == CONTENT | {kept.name: OTHER[IMAGES]}
+    assert (done.files[0].state, done.files[0].found, done.files[0].kept) == ("replaced", sha256(OTHER[IMAGES]), kept)
+    assert str(done.files[0]).endswith(f"50.0 kB replaced from {mirror.url}{IMAGES}; what was there is {kept} now")
     assert heard[0].remark == (
-        f"the SHA-256 of {path} is {sha256(OTHER[IMAGES])}, the published one {sha256(CONTENT[IMAGES])}; it is replaced"
+        f"the SHA-256 of {path} is {sha256(OTHER[IMAGES])}, the published one {sha256(CONTENT[IMAGES])}; "
+        f"it will be kept as {kept.name}"
     )
     assert set(seen[: [each.file for each in heard].index(f"made-up/{LABELS}")]) == {OTHER[IMAGES]}
 
@@ -408,63 +415,63 @@ def full(_: int) -> None:
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_a_full_disk_keeps_what_has_come(tmp_path: Path, mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_keeps_what_has_come(folder: Path, mirror: Mirror, monkeypatch: pytest.MonkeyPatch) -> None:
     mirror.behave(IMAGES, breaks_off(25_000), good)
 
     monkeypatch.setattr(download.os, "fsync", full)
     with pytest.raises(DiskFull, match="No space left on device") as refusal:
-        fetched(tmp_path, mirror)
-    assert str(part(tmp_path)) in str(refusal.value)
-    assert [path.name for path in tmp_path.iterdir()] == [part(tmp_path).name]
+        fetched(folder, mirror)
+    assert str(part(folder)) in str(refusal.value)
+    assert [path.name for path in folder.iterdir()] == [part(folder).name]
     monkeypatch.undo()
     monkeypatch.setenv("NO_PROXY", "*")
-    fetched(tmp_path, mirror)
-    assert_complete(tmp_path)
+    fetched(folder, mirror)
+    assert_complete(folder)
     assert mirror.ranges(IMAGES) == [None, HALF]
 
 
-def test_an_interruption_keeps_what_has_come(tmp_path: Path, mirror: Mirror) -> None:
+def test_an_interruption_keeps_what_has_come(folder: Path, mirror: Mirror) -> None:
     def stop(progress: Progress) -> None:
         if progress.done:
             raise Interrupted(signal.SIGINT)
 
     mirror.behave(IMAGES, stalls(25_000), good)
     with pytest.raises(Interrupted):
-        fetched(tmp_path, mirror, tell=stop)
-    left = part(tmp_path).read_bytes()
+        fetched(folder, mirror, tell=stop)
+    left = part(folder).read_bytes()
     assert CONTENT[IMAGES].startswith(left)
     assert left
-    assert fetched(tmp_path, mirror).files[0].resumed == len(left)
+    assert fetched(folder, mirror).files[0].resumed == len(left)
     assert mirror.ranges(IMAGES) == [None, f"bytes={len(left)}-"]
-    assert_complete(tmp_path)
+    assert_complete(folder)
 
 
-def test_what_pooch_leaves_when_it_is_killed_goes_and_what_is_of_others_stays(tmp_path: Path, mirror: Mirror) -> None:
-    (tmp_path / "tmp_a1b2c3d").touch()
-    (tmp_path / "tmp_of_mine").write_text("mine")
-    fetched(tmp_path, mirror)
-    assert {path.name for path in tmp_path.iterdir()} == {*CONTENT, "tmp_of_mine"}
+def test_what_pooch_leaves_when_it_is_killed_goes_and_what_is_of_others_stays(folder: Path, mirror: Mirror) -> None:
+    (folder / "tmp_a1b2c3d").touch()
+    (folder / "tmp_of_mine").write_text("mine")
+    fetched(folder, mirror)
+    assert {path.name for path in folder.iterdir()} == {*CONTENT, "tmp_of_mine"}
 
 
-def test_what_is_there_is_told_by_size_or_by_content(tmp_path: Path) -> None:
+def test_what_is_there_is_told_by_size_or_by_content(folder: Path) -> None:
     unpacked = {LABELS: {"labels": sha256(b"labels")}}
     published = made_up(contents=unpacked)
 
     def states(check: bool = False) -> list[str]:
-        return [each.state for each in look(published, tmp_path / "made-up", check)]
+        return [each.state for each in look(published, folder.parent, check)]
 
     assert states() == ["missing", "missing"]
-    begin(tmp_path / "made-up")
-    assert [each.begun for each in look(published, tmp_path / "made-up")] == [25_000, 0]
-    (tmp_path / "made-up/labels").write_bytes(b"labels")
+    begin(folder)
+    assert [each.begun for each in look(published, folder.parent)] == [25_000, 0]
+    (folder / "labels").write_bytes(b"labels")
     assert states() == states(check=True) == ["begun", "unpacked"]
-    (tmp_path / "made-up" / IMAGES).write_bytes(OTHER[IMAGES])
-    (tmp_path / "made-up/labels").write_bytes(b"lables")
+    (folder / IMAGES).write_bytes(OTHER[IMAGES])
+    (folder / "labels").write_bytes(b"lables")
     assert states() == ["there", "unpacked"]
-    assert states(check=True) == ["damaged", "damaged"]
-    (tmp_path / "made-up" / IMAGES).write_bytes(b"")
-    (tmp_path / "made-up" / LABELS).write_bytes(CONTENT[LABELS])
-    assert states() == states(check=True) == ["damaged", "there"]
+    assert states(check=True) == ["other", "other"]
+    (folder / IMAGES).write_bytes(b"")
+    (folder / LABELS).write_bytes(CONTENT[LABELS])
+    assert states() == states(check=True) == ["other", "there"]
 
 
 @pytest.mark.parametrize(
@@ -509,21 +516,28 @@ def test_list_and_fetch_say_what_is_there(catalogue: Path, mirror: Mirror) -> No
     assert "\nmade-up    50.3 kB  complete   noise, 5 x 5\n" in call("list")[1]
     code, out, err = call("fetch", "made-up", "made-up")
     assert (code, out) == (0, f"made-up: 2 files (2 there) in {catalogue}\n")
-    assert err.splitlines()[0] == f"made-up/{IMAGES}: there already, with the published SHA-256"
+    assert err.splitlines()[0] == f"made-up/{IMAGES}: there already, with the published SHA-256, in {catalogue}"
     assert len(mirror.asked) == 2
     begin(catalogue)
     (catalogue / IMAGES).unlink()
     assert " 1 begun, 1 there " in call("list")[1]
 
 
-def test_list_finds_damage(catalogue: Path) -> None:
+def test_list_finds_other_files_and_says_what_fetch_does(catalogue: Path) -> None:
     call("fetch", "made-up", "--quiet")
     (catalogue / IMAGES).write_bytes(OTHER[IMAGES])
     assert call("list", "--quiet") == (0, "", "")
     code, out, err = call("list", "--check", "--json")
     (found,) = json.loads(out)["sets"]
-    assert (code, found["state"]) == (4, "1 damaged, 1 there")
-    assert err == f"{catalogue / IMAGES} is not the published file; `deqcli data fetch` replaces it\n"
+    assert (code, found["state"]) == (4, "1 other, 1 there")
+    remark = (
+        f"{catalogue / IMAGES} is not as published; `deqcli data fetch made-up` keeps it beside the published file\n"
+    )
+    assert err == remark
+    (catalogue / IMAGES).write_bytes(b"a set of my own")
+    code, out, err = call("list")
+    assert (code, out.endswith(f"/NAME\n{remark}"), err) == (0, True, "")
+    (catalogue / IMAGES).write_bytes(OTHER[IMAGES])
     code, out, err = call("fetch", "made-up")
     assert (code, "(1 replaced, 1 there)" in out) == (0, True)
     assert f"the SHA-256 of {catalogue / IMAGES} is {sha256(OTHER[IMAGES])}" in err
@@ -543,8 +557,8 @@ def test_json_is_one_document_and_quiet_is_silent(catalogue: Path, mirror: Mirro
     assert (code, err, document["status"]) == (0, "", "complete")
     assert document["sets"][0]["files"][0] == {
         "name": IMAGES, "bytes": 50_000, "sha256": sha256(CONTENT[IMAGES]), "state": "fetched",
-        "path": str(tmp_path / "elsewhere/made-up" / IMAGES), "source": mirror.url + IMAGES,
-        "resumed_bytes": 25_000, "replaced_sha256": None,
+        "path": str(tmp_path / "elsewhere/made-up" / IMAGES), "unpacked": [], "source": mirror.url + IMAGES,
+        "resumed_bytes": 25_000, "replaced_sha256": None, "kept": None,
     }  # fmt: skip
     assert not catalogue.exists()
     assert call("fetch", "made-up", "--quiet") == (0, "", "")
@@ -574,7 +588,10 @@ def test_failures_have_their_exit_codes(catalogue: Path, mirror: Mirror, monkeyp
     [
         (["made-up", "mad-up"], "there is no image set 'mad-up'; did you mean `made-up`? There are made-up\n"),
         (["zebra"], "there is no image set 'zebra'; There are made-up\n"),
-        (["made-up", "--mirror", "ftp://a/"], "the mirror ftp://a/ must be the address of a folder, http:// or "),
+        *(
+            (["made-up", "--mirror", url], f"the mirror {url} must be the address of a folder, as http://HOST/... or ")
+            for url in ("ftp://a/", "http://", "http:///set/", "http://[bad/", "http://a:port/", "https://a:99999/set/")
+        ),
         ([], "Missing argument 'NAME'"),
     ],
 )
@@ -672,14 +689,14 @@ def test_a_line_has_bytes_fraction_pace_and_time_left(clock: list[float]) -> Non
     flow = Flow()
     assert flow.line(100.0) == ""
     flow.hear(progress_of(2_000_000))
-    assert flow.line(clock[0]) == "made-up/images.gz: 2.0 MB of 10.0 MB, 20%"
+    assert flow.line(clock[0]) == "20% made-up/images.gz: 2.0 MB of 10.0 MB"
     for _ in range(50):
         clock[0] += 0.5
         flow.hear(progress_of((flow.now.done if flow.now else 0) + 100_000))
-    assert flow.line(clock[0]) == "made-up/images.gz: 7.0 MB of 10.0 MB, 70%, 15 s left, 200.0 kB/s"
+    assert flow.line(clock[0]) == "70% made-up/images.gz: 7.0 MB of 10.0 MB, 15 s left, 200.0 kB/s"
     assert flow.line(clock[0] + 10.0).endswith("30 s left, 100.0 kB/s")
     flow.hear(progress_of(1_000_000))
-    assert flow.line(clock[0]) == "made-up/images.gz: 1.0 MB of 10.0 MB, 10%"
+    assert flow.line(clock[0]) == "10% made-up/images.gz: 1.0 MB of 10.0 MB"
 
 
 def shown(file: io.StringIO, screen: Screen, clock: list[float]) -> str:
@@ -699,10 +716,10 @@ def test_in_a_pipe_there_is_a_plain_line_every_few_seconds(clock: list[float], m
     with standard_error(monkeypatch, file):
         lines = shown(file, Screen(), clock).splitlines()
     assert lines == [
-        "made-up/images.gz: 2.5 MB of 10.0 MB, 25%, 15 s left, 500.0 kB/s",
-        "made-up/images.gz: 5.0 MB of 10.0 MB, 50%, 10 s left, 500.0 kB/s",
-        "made-up/images.gz: 7.5 MB of 10.0 MB, 75%, 5 s left, 500.0 kB/s",
-        "made-up/images.gz: 10.0 MB of 10.0 MB, 100%, 0 s left, 500.0 kB/s",
+        "25% made-up/images.gz: 2.5 MB of 10.0 MB, 15 s left, 500.0 kB/s",
+        "50% made-up/images.gz: 5.0 MB of 10.0 MB, 10 s left, 500.0 kB/s",
+        "75% made-up/images.gz: 7.5 MB of 10.0 MB, 5 s left, 500.0 kB/s",
+        "100% made-up/images.gz: 10.0 MB of 10.0 MB, 0 s left, 500.0 kB/s",
         "made-up/images.gz: here.test:1: silent for 3 s; again in 1 s",
         "made-up/images.gz: 50.0 kB fetched from http://here.test/images.gz",
     ]
@@ -714,7 +731,7 @@ def test_on_a_terminal_one_line_is_redrawn_and_goes(clock: list[float], monkeypa
         with fetching.fetching(Screen()) as watch:
             watch.hear(progress_of(0, remark="a word " * 20))
         text = shown(file, Screen(), clock)
-    assert "made-up/images.gz: 10.0 MB of 10.0 MB, 100%" in text
+    assert "100% made-up/images.gz: 10.0 MB of 10.0 MB" in text
     assert "\x1b[2K" in text
     assert "made-up/images.gz: 50.0 kB fetched from http://here.test/images.gz" in text
     assert "a word " * 20 + "\n" in text
@@ -748,7 +765,8 @@ def test_the_published_files_are_named_once_with_whole_sums_and_folders_of_the_w
         assert (published.name, len(published.files)) == (name, len({each.name for each in published.files}))
         assert all(each.startswith(module.WEB) and each.endswith("/") for each in published.mirrors)
         for file in published.files:
-            assert all(len(bytes.fromhex(each)) == 32 for each in (file.sha256, *file.contents.values()))
+            sums = [file.sha256, *(each for each in file.contents.values() if each is not None)]
+            assert all(len(bytes.fromhex(each)) == 32 for each in sums)
             assert file.size > 0
             looked += 1
     assert looked == 15

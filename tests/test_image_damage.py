@@ -41,6 +41,12 @@ BAD_IDX = {
         b"\0\0\x0d\3" + GOOD[IMAGES][4:],
         "begins with the number 3331, an IDX file of images with 2051",
     ),
+    "gzipped once more": (
+        IMAGES,
+        gzip.compress(GOOD[IMAGES], mtime=0),
+        "begins with the number 529205248, an IDX file of images with 2051; it is gzipped, and its name must end in "
+        ".gz once",
+    ),
     "empty": (LABELS, b"", "ends within its header, after 0 of 8 bytes"),
     "a header cut short": (IMAGES, GOOD[IMAGES][:13], "ends within its header, after 13 of 16 bytes"),
     "other sides": (IMAGES, header(1, 20, 28) + bytes(560), "has images of 20 x 28, must be 28 x 28"),
@@ -49,12 +55,12 @@ BAD_IDX = {
     "terabytes": (
         IMAGES,
         header(2**32 - 1, 28, 28),
-        "its header says 4294967295 images, 3367254359280 bytes; no more than 1073741824 are read",
+        "its header says 4294967295 images, 3367254359280 bytes; no more than 536870912 are read",
     ),
     "gigabytes": (
         LABELS,
-        header(2**30, magic=2049) + bytes(5),
-        "its header says 1073741824 labels, 1073741824 bytes, and 5 follow",
+        header(2**29, magic=2049) + bytes(5),
+        "its header says 536870912 labels, 536870912 bytes, and 5 follow",
     ),
     "a label beyond 9": (LABELS, GOOD[LABELS][:-2] + b"\x0a\x63", "image 18 has the label 10, must be 0 to 9"),
 }
@@ -165,6 +171,7 @@ BAD_TAR = {
         tar({name: each for name, each in CIFAR.items() if "3" not in name}),
         f": has no data_batch_3.bin; {WHOLE}",
     ),
+    "a batch in two folders": (tar(CIFAR | {"other/data_batch_2.bin": b""}), ": has data_batch_2.bin twice"),
     "links": (linked(CIFAR), f": has no data_batch_1.bin; {WHOLE}"),
     "cut short within a batch": (
         gzip.compress(gzip.decompress(tar(CIFAR))[:40_000]),

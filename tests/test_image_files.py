@@ -112,9 +112,12 @@ def test_a_bit_that_is_not_as_published_is_refused_with_both_sums(
         assert refusal(tmp_path, kind) == (
             f"{folder / file.name} is not the published file: its SHA-256 is {found}, that one's {file.sha256}; {ANY}"
         )
-        for change, told in ((content[:-7], "is truncated"), (content + bytes(7), "is longer than published")):
+        for change, told in (
+            (content[:-7], "is truncated, or another file"),
+            (content + bytes(7), "is longer than the published file"),
+        ):
             (folder / file.name).write_bytes(change)
-            sizes = f"it has {len(change)} bytes, the published file {file.size}"
+            sizes = f"it has {len(change)} bytes, that one {file.size}"
             assert refusal(tmp_path, kind) == f"{folder / file.name} {told}: {sizes}; {ANY}"
 
 
@@ -245,7 +248,7 @@ def test_train_from_outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert stat_of(tmp_path / "sets") == was
     published = runner.invoke(app, ["train", "quickstart", given[0].replace("any", "null"), given[1]])
     assert published.exit_code == 2
-    assert f"{tmp_path}/sets/mnist/{IMAGES}.gz is truncated: it has " in published.stderr
+    assert f"{tmp_path}/sets/mnist/{IMAGES}.gz is truncated, or another file: it has " in published.stderr
 
 
 def test_a_sweep_reads_files_for_their_digest_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,7 +272,40 @@ def test_each_split_of_other_files_has_a_digest_of_its_own(tmp_path: Path) -> No
     parts = write_idx(tmp_path)
     swept = recipe(tmp_path, "kind: mnist, root: ., sha256: any", "sweep.over={data.split: [train, test]}")
     digests = [getattr(cell.data, "sha256", None) for cell in swept.cells()]
-    assert digests == [parts["train"].digest, parts["test"].digest]
+    assert digests == [parts["test"].digest, parts["train"].digest]
+
+
+def test_kinds_of_other_files_have_digests_of_their_own_and_a_root_is_no_axis(tmp_path: Path) -> None:
+    digests = [write_idx(tmp_path / kind, seed=seed)["train"].digest for seed, kind in enumerate(("kmnist", "mnist"))]
+    given = "kind: mnist, root: ., sha256: any"
+    swept = recipe(tmp_path, given, "sweep.over={data.kind: [mnist, kmnist]}")
+    assert [getattr(cell.data, "sha256", None) for cell in swept.cells()] == digests
+    with pytest.raises(RecipeRefused, match=r"data\.root is no axis: a run is the same wherever its files lie"):
+        recipe(tmp_path, given, "sweep.over={data.root: [., elsewhere]}")
+
+
+def test_a_digest_that_is_pinned_holds_for_the_split_it_is_of(tmp_path: Path) -> None:
+    parts = write_idx(tmp_path)
+    given = f"kind: mnist, root: ., sha256: {parts['train'].digest}"
+    write_idx(tmp_path, seed=5)
+    with pytest.raises(RecipeRefused, match="must be that of the images and labels"):
+        recipe(tmp_path, given, "sweep.over={data.split: [train, test]}")
+
+
+def test_what_is_no_file_is_not_called_missing(tmp_path: Path) -> None:
+    write_idx(tmp_path)
+    path = tmp_path / f"{IMAGES}.gz"
+    path.unlink()
+    path.mkdir()
+    assert of_any(tmp_path, "mnist") == f"{path} is not a file"
+    path.rmdir()
+    path.symlink_to(path)
+    assert of_any(tmp_path, "mnist") == f"{path} is not a file"
+
+
+def test_a_root_may_begin_with_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert getattr(recipe(tmp_path, "kind: mnist, root: ~/sets").data, "root", None) == str(tmp_path / "sets")
 
 
 def test_a_file_that_may_not_be_read_is_a_mistake(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,4 +314,4 @@ def test_a_file_that_may_not_be_read_is_a_mistake(tmp_path: Path, monkeypatch: p
 
     write_idx(tmp_path)
     monkeypatch.setattr(Path, "read_bytes", deny)
-    assert of_any(tmp_path, "mnist") == "the files cannot be read: Permission denied"
+    assert of_any(tmp_path, "mnist") == f"{tmp_path}/{IMAGES}.gz cannot be read: Permission denied"

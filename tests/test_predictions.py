@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from deqcli.data.kinds import Sphere
 from deqcli.runs.baseline import Baseline
 from deqcli.runs.checkpoint import load_checkpoint
 from deqcli.runs.device import Execution
-from deqcli.runs.folder import read_manifest, verify
+from deqcli.runs.folder import Manifest, read_manifest, verify, write_manifest
 from deqcli.runs.results import results
 from deqcli.runs.run import run
 from deqcli.show import theory_figures
@@ -421,6 +422,15 @@ def test_runs_that_the_recipe_does_not_name_are_left_out(trained: Path) -> None:
     assert against[["width", "seed"]].to_numpy().tolist() == [[32, 0]]
 
 
+def test_tables_that_were_altered_are_not_compared_with(trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path / "altered")
+    table = tmp_path / "altered" / "loss.csv"
+    table.write_text(table.read_text().replace(",converged", "0,converged", 1))
+    code, out, err = call("predict", "small.yaml", "--against", str(tmp_path / "altered"))
+    assert (code, out) == (4, "")
+    assert "altered/loss.csv is not what was written" in err
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [
@@ -448,6 +458,7 @@ def test_an_unfinished_run_has_nothing_to_compare_with(trained: Path) -> None:
     for name in ("recipe.yaml", "prediction.csv", "loss.csv"):
         text = (run_of(trained, 32, 1) / name).read_text()
         (half / name).write_text(text.splitlines(keepends=True)[0] if name == "loss.csv" else text)
+    write_manifest(half, Manifest(kind="run", id="half", recipe="small", status="interrupted"))
     code, _, err = call("predict", "small.yaml", "--against", "half")
     assert code == 2
     assert "no row of its loss.csv is of a converged step" in err

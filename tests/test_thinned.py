@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import shutil
+import subprocess
 from itertools import pairwise
 from pathlib import Path
 
@@ -266,6 +267,19 @@ def test_an_export_that_was_interrupted_is_not_taken_for_one_and_is_replaced(
         gathered_of(place)
     deqcli.export(made_up, "thinned", place)
     assert deqcli.load(place).status == "complete"
+
+
+def test_git_leaves_it_as_it_is_whatever_it_does_to_the_ends_of_lines(made_up: Path, tmp_path: Path) -> None:
+    kept, cloned = tmp_path / "kept", tmp_path / "cloned"
+    deqcli.export(made_up, "thinned", kept / "sweep")
+    who = ["-c", "user.name=somebody", "-c", "user.email=somebody@example.org", "-c", "core.autocrlf=true"]
+    for command in (["init", "-q"], ["add", "."], [*who, "commit", "-q", "-m", "a sweep"]):
+        subprocess.run(["git", *command], cwd=kept, check=True)
+    subprocess.run(["git", *who, "clone", "-q", kept, cloned], check=True)
+    assert len(deqcli.load(cloned / "sweep").table("loss")) == len(deqcli.load(kept / "sweep").table("loss"))
+    (cloned / "sweep" / "loss.csv").unlink()
+    with pytest.raises(CorruptArtefact, match="is missing; take it again from where it was kept, or export"):
+        deqcli.load(cloned / "sweep").table("loss")
 
 
 def test_what_somebody_else_left_is_refused_and_stays(made_up: Path, trained: Path, tmp_path: Path) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +15,8 @@ from deqcli.cli.reporting import reporting
 from deqcli.errors import CorruptArtefact, counted
 
 if TYPE_CHECKING:
-    from deqcli.data.fetch import Fetched, FetchedFile, Found
+    from deqcli.data.fetch import Fetched, FetchedFile
+    from deqcli.data.holdings import Found
     from deqcli.data.published import Published
 
 app = typer.Typer(no_args_is_help=True, help="List the image sets that recipes can train on, and download them.")
@@ -42,37 +44,65 @@ def list_sets(
     as_json: JsonOption = False,
     quiet: QuietOption = False,
 ) -> None:
-    """List the image sets, what they show, and whether their files are there.
+    """List the image sets, what they show, and whether their files are there, where a recipe would read them.
 
-    A file is there if it has the published size; only --check reads it. Where a file is damaged the exit code is 4.
+    A file is there if it has the published size; only --check reads it. With --check, the exit code is 4 where a file
+    is not as published, as those of a set of your own are.
 
     Example: deqcli data list
     """
-    from deqcli.data.fetch import in_words, look
+    from deqcli.data.fetch import in_words
+    from deqcli.data.holdings import look, need_folder
     from deqcli.data.published import PUBLISHED, data_folder
     from deqcli.show.console import Screen
     from deqcli.show.fitting import fitted
 
     screen = Screen(quiet, as_json)
     with reporting(screen):
-        above = root or data_folder()
-        sets = [(each, look(each, above / each.name, check)) for each in PUBLISHED.values()]
+        above = data_folder(root)
+        need_folder(above)
+        sets = [(each, look(each, above, check)) for each in PUBLISHED.values()]
         rows: list[list[object]] = [[each.name, in_words(each.size), _state(found), each.title] for each, found in sets]
         for line in fitted(["image set", "size", "files", "what it shows"], rows):
             screen.say(line)
         screen.say(f"Folder: {above}/NAME")
         screen.document({"root": str(above), "sets": [_listed(each, found, above) for each, found in sets]})
-        damaged = [each for _, found in sets for each in found if each.state == "damaged"]
-        for each in damaged:
-            screen.complain(f"{each.path} is not the published file; `deqcli data fetch` replaces it")
-        if damaged:
+        for each, found in sets:
+            command = f"deqcli data fetch {each.name}{'' if root is None else f' --root {shlex.quote(str(root))}'}"
+            for remark in _others(found, above / each.name, command):
+                (screen.complain if check else screen.say)(remark)
+            for remark in _unsure(found, command):
+                screen.say(remark)
+        if check and any(file.state == "other" for _, found in sets for file in found):
             raise typer.Exit(CorruptArtefact.exit_code)
 
 
+def _others(found: Sequence[Found], folder: Path, command: str) -> Iterator[str]:
+    """What is not as published, and what fetching into a folder does about it."""
+    for each in found:
+        for path in each.paths if each.state == "other" else ():
+            if not path.is_file():
+                yield f"{path} is not a file; remove it"
+            elif path == folder / each.file.name:
+                yield f"{path} is not as published; `{command}` keeps it beside the published file"
+            else:
+                yield f"{path} is not as published; `{command}` leaves it, and downloads {each.file.name} into {folder}"
+
+
+def _unsure(found: Sequence[Found], command: str) -> Iterator[str]:
+    """Unpacked files that cannot be compared, and what fetching does about it."""
+    if unsure := [path for each in found if each.state == "unpacked" and not each.accepted for path in each.unpacked]:
+        names = ", ".join(path.name for path in unsure)
+        yield (
+            f"{unsure[0].parent}: no SHA-256 of the unpacked {names} is published; a recipe accepts them only with "
+            f"`data.sha256`, and `{command}` downloads the published files"
+        )
+
+
 def _state(found: Sequence[Found]) -> str:
-    """`complete`, `missing`, or how many files are there, unpacked, begun or damaged."""
+    """`complete`, `missing`, or how many files are there, unpacked, partly unpacked, begun or other ones."""
     counts = Counter(each.state for each in found)
-    if counts["there"] + counts["unpacked"] == len(found):
+    if all(each.accepted for each in found):
         return "complete" if not counts["unpacked"] else "complete, unpacked"
     if counts["missing"] == len(found):
         return "missing"
@@ -87,13 +117,13 @@ def _listed(published: Published, found: Sequence[Found], above: Path) -> dict[s
         "bytes": published.size,
         "state": _state(found),
         "folder": str(above / published.name),
-        "files": [_file(each) | {"begun_bytes": each.begun} for each in found],
+        "files": [_file(each) | {"begun_bytes": each.begun, "accepted": each.accepted} for each in found],
     }
 
 
 def _file(each: Found | FetchedFile) -> dict[str, object]:
     file = {"name": each.file.name, "bytes": each.file.size, "sha256": each.file.sha256}
-    return file | {"state": each.state, "path": str(each.path)}
+    return file | {"state": each.state, "path": str(each.path), "unpacked": [str(path) for path in each.unpacked]}
 
 
 @app.command()
@@ -112,8 +142,8 @@ def fetch(
 ) -> None:
     """Download the files of image sets, each verified by its published SHA-256.
 
-    What is there already is left alone, what is damaged is replaced. A download that was broken off or interrupted goes
-    on where it was when the same command is given again.
+    What is there already is left alone; another file in the place of one is kept beside it, as NAME.other. A download
+    that was broken off or interrupted goes on where it was when the same command is given again.
 
     Example: deqcli data fetch mnist fashion-mnist
     """
@@ -128,13 +158,15 @@ def fetch(
         for each in done:
             counts = Counter(file.state for file in each.files)
             told = ", ".join(f"{count} {state}" for state, count in counts.items())
-            screen.say(f"{each.name}: {counted(len(each.files), 'file')} ({told}) in {each.folder}")
+            folders = ", ".join(dict.fromkeys(str(file.path.parent) for file in each.files))
+            screen.say(f"{each.name}: {counted(len(each.files), 'file')} ({told}) in {folders}")
         screen.document({"status": "complete", "sets": [_fetched(each) for each in done]})
 
 
 def _fetched(done: Fetched) -> dict[str, object]:
     files = [
-        _file(each) | {"source": each.source, "resumed_bytes": each.resumed, "replaced_sha256": each.found}
+        _file(each)
+        | {"source": each.source, "resumed_bytes": each.resumed, "replaced_sha256": each.found, "kept": each.kept}
         for each in done.files
     ]
     return {"name": done.name, "folder": str(done.folder), "files": files}

@@ -15,7 +15,6 @@ from deqcli.data.pictures import Pictures, checked
 from deqcli.errors import Refused
 
 BATCHES = {"train": tuple(f"data_batch_{number}.bin" for number in range(1, 6)), "test": ("test_batch.bin",)}
-FOLDER = "cifar-10-batches-bin"
 SHAPE = (3, 32, 32)
 RECORD = 3073
 
@@ -36,6 +35,8 @@ def members(path: Path, content: bytes, names: Sequence[str]) -> dict[str, bytes
             read = {name: file.read() for name, file in files.items() if file is not None}
     except Exception as error:  # tarfile documents no set of what a damaged archive raises
         raise Refused(f"{path}: not a whole tar archive ({reason(error)})") from None
+    if twice := [name for name in names if sum(PurePosixPath(each.name).name == name for each in regular) > 1]:
+        raise Refused(f"{path}: has {twice[0]} twice")
     if absent := [name for name in names if name not in read]:
         raise Refused(f"{path}: has no {absent[0]}; CIFAR-10's binary version has {', '.join(names)}")
     return {f"{path}: {name}": read[name] for name in names}

@@ -56,7 +56,9 @@ class OfClasses(DataKind):
         Raises: Refused where there are too few of them, or none of a class.
         """
         held = [int((classes == each).sum()) for each in self.classes]
-        if sum(held) < self.num_samples or 0 in held:
+        if 0 in held:
+            raise Refused(f"{where}: there is no image of class {self.classes[held.index(0)]} of data.classes")
+        if sum(held) < self.num_samples:
             each = ", ".join(f"{count} of {name}" for name, count in zip(self.classes, held, strict=True))
             raise Refused(
                 f"{where}: data.num_samples asks for {self.num_samples} of the classes {self.classes}, which hold "

@@ -1,4 +1,4 @@
-"""Image sets: which of their files are there, and fetching those that are not from the mirrors that have them."""
+"""Fetching the files of image sets that are not there, from the mirrors that have them."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
+from itertools import count
+from os.path import lexists
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
-from deqcli.data.download import PART, Download, MirrorFailed, Patience, Progress, Tell
-from deqcli.data.files import file_sha256
+from deqcli.data.download import Download, MirrorFailed, Patience, Progress, Tell
+from deqcli.data.files import file_sha256, is_file
+from deqcli.data.holdings import Found, look, need_files, need_folder, part_of
 from deqcli.data.published import PUBLISHED, Published, PublishedFile
 from deqcli.errors import Refused, SystemRefused, counted, one_line
 
@@ -19,26 +23,18 @@ PATIENCE = Patience()
 NEEDED = ("pooch", "requests")
 WEB = ("http://", "https://")
 TEMPORARY = "tmp????????"
+OTHER = ".other"
+"""What follows the name of a file that was in the place of a published one."""
 
-State = Literal["there", "unpacked", "begun", "missing", "damaged"]
 Origin = Literal["there", "fetched", "replaced"]
-
-
-@dataclass(frozen=True)
-class Found:
-    """What there is of a published file at `path`: its state, and the bytes of a download that was broken off."""
-
-    file: PublishedFile
-    path: Path
-    state: State
-    begun: int
 
 
 @dataclass(frozen=True)
 class FetchedFile:
     """A file that is there, verified: whether it was before, from where it came, how much an earlier fetch had left.
 
-    `found` is the SHA-256 of what it replaced.
+    `path` is where it is, or would be beside what came out of it and is there `unpacked`. `found` is the SHA-256 of
+    what it replaced, which is `kept` now.
     """
 
     of: str
@@ -48,17 +44,22 @@ class FetchedFile:
     source: str | None = None
     resumed: int = 0
     found: str | None = None
+    kept: Path | None = None
+    unpacked: tuple[Path, ...] = ()
 
     def __str__(self) -> str:
+        name = f"{self.of}/{self.file.name}"
         if self.state == "there":
-            return f"{self.of}/{self.file.name}: there already, with the published SHA-256"
+            unpacked = ", unpacked" if self.unpacked else ""
+            return f"{name}: there already{unpacked}, with the published SHA-256, in {self.path.parent}"
         earlier = f", {in_words(self.resumed)} of it earlier" if self.resumed else ""
-        return f"{self.of}/{self.file.name}: {in_words(self.file.size)} {self.state} from {self.source}{earlier}"
+        kept = f"; what was there is {self.kept} now" if self.kept else ""
+        return f"{name}: {in_words(self.file.size)} {self.state} from {self.source}{earlier}{kept}"
 
 
 @dataclass(frozen=True)
 class Fetched:
-    """An image set whose files are all in `folder`, verified."""
+    """An image set whose files are all there, verified; `folder` is where those are that were not there before."""
 
     name: str
     folder: Path
@@ -86,67 +87,69 @@ def in_words(size: float) -> str:
     return f"{size / 1e3:.1f} kB" if size < 999_950 else f"{size / 1e6:.1f} MB"
 
 
-def look(published: Published, folder: Path, check: bool = False) -> list[Found]:
-    """What there is of each file of an image set in its folder: by its size, or with `check` by its SHA-256."""
-    return [_look_at(file, folder / file.name, check) for file in published.files]
-
-
-def _look_at(file: PublishedFile, path: Path, check: bool) -> Found:
-    part = _part(path)
-    begun = part.stat().st_size if part.is_file() else 0
-    if path.is_file():
-        good = path.stat().st_size == file.size and (not check or file_sha256(path) == file.sha256)
-        return Found(file, path, "there" if good else "damaged", begun)
-    unpacked = {path.with_name(name): sha256 for name, sha256 in file.contents.items()}
-    if unpacked and all(each.is_file() for each in unpacked):
-        good = not check or all(file_sha256(each) == sha256 for each, sha256 in unpacked.items())
-        return Found(file, path, "unpacked" if good else "damaged", begun)
-    return Found(file, path, "begun" if begun else "missing", begun)
-
-
-def _part(path: Path) -> Path:
-    return path.with_name(path.name + PART)
-
-
-def fetch_set(
-    published: Published, folder: Path, hold: Hold, mirrors: Sequence[str] = (), patience: Patience | None = None,
+def fetch_sets(
+    sets: Sequence[Published], root: Path, hold: Hold, mirrors: Sequence[str] = (), patience: Patience | None = None,
     on_progress: Tell = lambda _: None, on_file: OnFile = lambda _: None,
-) -> Fetched:  # fmt: skip
-    """Download the files of an image set into a folder, each verified by its SHA-256 before it is put in its place.
+) -> list[Fetched]:  # fmt: skip
+    """Download the files of image sets into <root>/<name>, each verified by its SHA-256 before it is put in its place.
 
-    What is there and right is left alone; what is there and wrong is replaced. The mirrors (those published, where none
-    are named) are tried one after another. `hold` owns the folder for a block and is not asked where nothing is
-    missing, so that a folder may be one that only others can write to.
-    Raises: SystemRefused where no mirror has been of use, Refused where all of them have something else or pooch is not
-    installed, DiskFull, OSError, what `hold` raises. What has come by then is kept; the next call goes on from there.
+    What is there and right is left alone, wherever below the root a recipe finds it; what is in the place of a file and
+    is not as published is kept beside it. The mirrors (those published, where none are named) are tried one after
+    another. `hold` owns the folder of a set for a block and is not asked where nothing is missing, so that a folder may
+    be one that only others can write to.
+    Raises: SystemRefused where no mirror has been of use, Refused where all of them have something else, pooch is not
+    installed or what is no file is in the way, DiskFull, OSError, what `hold` raises. What has come by then is kept;
+    the next call goes on from there.
     """
-    fetching = _Fetching(published, folder, _addresses(mirrors or published.mirrors), patience or PATIENCE, on_progress)
-    complete = all(_sum(folder / file.name) == file.sha256 for file in published.files)
-    if not complete:
-        _need_installed()
-    files = []
-    with nullcontext() if complete else hold(folder):
-        for file in published.files:
-            files.append(fetching.file(file))
-            on_file(files[-1])
-    return Fetched(published.name, folder, tuple(files))
-
-
-def _sum(path: Path) -> str | None:
-    return file_sha256(path) if path.is_file() else None
+    addresses = _addresses(mirrors)
+    for each in sets:
+        need_folder(root / each.name)
+        need_files(each, root / each.name)
+    fetchings = [
+        _Fetching(each, root, sets, addresses or each.mirrors, patience or PATIENCE, on_progress) for each in sets
+    ]
+    return [fetching.all(hold, on_file) for fetching in fetchings]
 
 
 def _addresses(mirrors: Sequence[str]) -> list[str]:
     for mirror in mirrors:
-        if not mirror.lower().startswith(WEB):
-            raise Refused(f"the mirror {one_line(mirror)} must be the address of a folder, {' or '.join(WEB)}...")
+        if not _is_address(mirror):
+            as_in = " or ".join(f"{each}HOST/..." for each in WEB)
+            raise Refused(f"the mirror {one_line(mirror)} must be the address of a folder, as {as_in}")
     return [mirror if mirror.endswith("/") else f"{mirror}/" for mirror in mirrors]
+
+
+def _is_address(mirror: str) -> bool:
+    """Whether it names a host of the web, at a port that there can be."""
+    try:
+        parts = urlsplit(mirror)
+        return mirror.lower().startswith(WEB) and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return False
 
 
 def _need_installed() -> None:
     missing = [module for module in NEEDED if find_spec(module) is None]
     if missing:
         raise Refused(f"data fetch needs {' and '.join(missing)}: pip install 'deqcli[data]'")
+
+
+def _aside(path: Path) -> Path:
+    """Where what is in the place of a file can be kept: a name beside it that is free."""
+    names = (f"{path.name}{OTHER}{f'-{number}' if number > 1 else ''}" for number in count(1))
+    return next(other for name in names if not lexists(other := path.with_name(name)))
+
+
+def _by_hand(sets: Sequence[Published], root: Path) -> Iterator[str]:
+    """How a person gets what is missing of all sets, in another way or on another machine."""
+    so = "To do it by hand, put"
+    for each in sets:
+        if missing := [found.file for found in look(each, root, check=True) if not found.accepted]:
+            yield f"{so} {counted(len(missing), 'file')} into {root / each.name}:"
+            width = max(len(file.name) for file in missing)
+            yield from (f"  {file.name:<{width}}  {file.size:>9} bytes  SHA-256 {file.sha256}" for file in missing)
+            yield f"from {' or '.join(each.mirrors)} (described at {each.page})."
+            so = "And put"
 
 
 def _sweep(folder: Path) -> None:
@@ -158,36 +161,53 @@ def _sweep(folder: Path) -> None:
 
 @dataclass(frozen=True)
 class _Fetching:
-    """What is fetched where, from which mirrors, and who hears of it."""
+    """What is fetched below which root, together with which sets, from which mirrors, and who hears of it."""
 
     published: Published
-    folder: Path
+    root: Path
+    asked: Sequence[Published]
     mirrors: Sequence[str]
     patience: Patience
     tell: Tell
 
-    def file(self, file: PublishedFile) -> FetchedFile:
-        """A file that is there now. It is looked at under the lock: somebody else may have fetched it a moment ago."""
-        path = self.folder / file.name
-        found = _sum(path)
-        if found == file.sha256:
-            return FetchedFile(self.published.name, file, path, "there")
-        if found is not None:
-            wrong = f"the SHA-256 of {path} is {found}, the published one {file.sha256}; it is replaced"
-            self.tell(Progress(self._label(file), file.size, 0, remark=wrong))
-        _sweep(self.folder)
-        download = Download(self._label(file), file, _part(path), self.patience, self.tell)
-        source = self._from_any(file, path, download)
-        state: Origin = "fetched" if found is None else "replaced"
-        return FetchedFile(self.published.name, file, path, state, source, download.resumed, found)
+    def all(self, hold: Hold, on_file: OnFile) -> Fetched:
+        """All files, there now. What is missing is looked for again under the lock: another fetch may have had it."""
+        folder, files = self.root / self.published.name, []
+        found = self._look()
+        complete = all(each.accepted for each in found)
+        if not complete:
+            _need_installed()
+        with nullcontext() if complete else hold(folder):
+            for each in found if complete else self._look():
+                files.append(self._there(each) if each.accepted else self._fetched(each.file, folder / each.file.name))
+                on_file(files[-1])
+        return Fetched(self.published.name, folder, tuple(files))
 
-    def _from_any(self, file: PublishedFile, path: Path, download: Download) -> str:
+    def _look(self) -> list[Found]:
+        return look(self.published, self.root, check=True)
+
+    def _there(self, found: Found) -> FetchedFile:
+        return FetchedFile(self.published.name, found.file, found.path, "there", unpacked=found.unpacked)
+
+    def _fetched(self, file: PublishedFile, path: Path) -> FetchedFile:
+        other, kept = None, None
+        if is_file(path):
+            other, kept = file_sha256(path), _aside(path)
+            wrong = f"the SHA-256 of {path} is {other}, the published one {file.sha256}; it will be kept as {kept.name}"
+            self.tell(Progress(self._label(file), file.size, 0, remark=wrong))
+        _sweep(path.parent)
+        download = Download(self._label(file), file, part_of(path), self.patience, self.tell)
+        source = self._from_any(file, path, download, kept)
+        state: Origin = "replaced" if kept else "fetched"
+        return FetchedFile(self.published.name, file, path, state, source, download.resumed, other, kept)
+
+    def _from_any(self, file: PublishedFile, path: Path, download: Download, kept: Path | None) -> str:
         """The address that the file came from. Raises: SystemRefused, Refused."""
         failed: dict[str, MirrorFailed] = {}
         for mirror in self.mirrors:
             url = mirror + file.name
             try:
-                _retrieve(url, file, path, download)
+                _retrieve(url, file, path, download, kept)
             except MirrorFailed as failure:
                 failed[url] = failure
             else:
@@ -195,29 +215,28 @@ class _Fetching:
         text = "\n".join([
             f"{self._label(file)} could not be fetched:",
             *(f"{url}: {failure}" for url, failure in failed.items()),
-            *self._by_hand(),
+            *_by_hand(self.asked, self.root),
         ])  # fmt: skip
         raise Refused(text) if all(each.wrong for each in failed.values()) else SystemRefused(text)
-
-    def _by_hand(self) -> Iterator[str]:
-        """How a person gets what is missing, in another way or on another machine."""
-        missing = [found for found in look(self.published, self.folder, check=True) if found.state != "there"]
-        width = max(len(found.file.name) for found in missing)
-        yield f"To do it by hand, put {counted(len(missing), 'file')} into {self.folder}:"
-        for found in missing:
-            yield f"  {found.file.name:<{width}}  {found.file.size:>9} bytes  SHA-256 {found.file.sha256}"
-        yield f"from {' or '.join(self.published.mirrors)} (described at {self.published.page})."
 
     def _label(self, file: PublishedFile) -> str:
         return f"{self.published.name}/{file.name}"
 
 
-def _retrieve(url: str, file: PublishedFile, path: Path, download: Download) -> None:
-    """Let pooch verify what was downloaded and move it into its place. Raises: MirrorFailed, OSError."""
+def _retrieve(url: str, file: PublishedFile, path: Path, download: Download, kept: Path | None) -> None:
+    """Let pooch verify what was downloaded and move it into its place, which is cleared only then.
+
+    Raises: MirrorFailed, OSError.
+    """
     import pooch
 
+    def downloaded(url: str, output: str, _pooch: object) -> None:
+        download(url, output)
+        if kept is not None:
+            path.rename(kept)
+
     with _silent():
-        pooch.retrieve(url, f"sha256:{file.sha256}", path.name, path.parent, downloader=download)
+        pooch.retrieve(url, f"sha256:{file.sha256}", path.name, path.parent, downloader=downloaded)
 
 
 @contextmanager

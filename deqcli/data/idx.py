@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 UNSIGNED_BYTES = 0x08
 WORD = 4
+GZIP = b"\x1f\x8b"
 
 
 def read_idx(path: Path, content: bytes, sides: tuple[int, ...] = ()) -> np.ndarray:
@@ -43,7 +44,8 @@ def _count(path: Path, header: bytes, sides: tuple[int, ...], what: str) -> int:
     expected = (UNSIGNED_BYTES << 8) + 1 + len(sides)
     numbers = [int.from_bytes(header[at : at + WORD], "big") for at in range(0, len(header), WORD)]
     if len(header) >= WORD and numbers[0] != expected:
-        raise Refused(f"{path}: begins with the number {numbers[0]}, an IDX file of {what} with {expected}")
+        hint = "; it is gzipped, and its name must end in .gz once" if header.startswith(GZIP) else ""
+        raise Refused(f"{path}: begins with the number {numbers[0]}, an IDX file of {what} with {expected}{hint}")
     if len(header) < WORD * (2 + len(sides)):
         raise Refused(f"{path}: ends within its header, after {len(header)} of {WORD * (2 + len(sides))} bytes")
     if tuple(numbers[2:]) != sides:

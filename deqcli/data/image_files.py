@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import os
 import shlex
 import zlib
 from collections.abc import Sequence
@@ -13,10 +14,10 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 from deqcli.data.files import LONGEST_REASON, is_file
-from deqcli.data.published import Published, PublishedFile
+from deqcli.data.published import Published, PublishedFile, data_folder
 from deqcli.errors import Refused
 
-MOST_BYTES = 2**30
+MOST_BYTES = 2**29
 """No file is read, and nothing unpacked, beyond this."""
 
 CHUNK = 2**20
@@ -44,23 +45,32 @@ class Wanted:
         return [] if self.file.name in found else [name for name in self.unpacked if name not in found]
 
 
-def find(
-    published: Published, wanted: Sequence[Wanted], folders: Sequence[Path], root: str | None = None
-) -> list[tuple[Path, ...]]:
+def place(wanted: Sequence[Wanted], folders: Sequence[Path]) -> Path:
+    """The folder that files are read from together: the first that has them all, or else the one that has most."""
+    for folder in folders:
+        if not any(each.missing(folder) for each in wanted):
+            return folder
+    return max(folders, key=lambda folder: _held(wanted, folder))
+
+
+def _held(wanted: Sequence[Wanted], folder: Path) -> int:
+    return sum(len(each.found(folder)) for each in wanted)
+
+
+def find(published: Published, wanted: Sequence[Wanted], root: str | None = None) -> list[tuple[Path, ...]]:
     """The files of each of the wanted, in the first folder that has them all; `root` is one that a recipe names.
 
     Raises: Refused, naming what is missing where most of them are, or all folders where none is in any.
     """
-
-    def held(folder: Path) -> int:
-        return sum(len(each.found(folder)) for each in wanted)
-
+    folders = published.below(data_folder(root))
     missing = {folder: [name for each in wanted for name in each.missing(folder)] for folder in folders}
-    for folder in folders:
-        if not missing[folder]:
-            return [each.found(folder) for each in wanted]
-    best = max(folders, key=held)
-    looked = ", ".join(map(str, [best] if held(best) else folders))
+    best = place(wanted, folders)
+    if not missing[best]:
+        return [each.found(best) for each in wanted]
+    for path in (folder / name for folder in folders for name in missing[folder]):
+        if os.path.lexists(path):
+            raise Refused(f"{path} is not a file")
+    looked = ", ".join(map(str, [best] if _held(wanted, best) else folders))
     names, are = missing[best], "is" if len(missing[best]) == 1 else "are"
     fetch = f"deqcli data fetch {published.name}{'' if root is None else f' --root {shlex.quote(root)}'}"
     raise Refused(
@@ -87,8 +97,8 @@ def read(path: Path, file: PublishedFile, of_any: bool) -> bytes:
 
 def _of_size(path: Path, file: PublishedFile, size: int) -> None:
     if path.name == file.name and size != file.size:
-        is_so = "is truncated" if size < file.size else "is longer than published"
-        raise Refused(f"{path} {is_so}: it has {size} bytes, the published file {file.size}; {ANY}")
+        is_so = "is truncated, or another file" if size < file.size else "is longer than the published file"
+        raise Refused(f"{path} {is_so}: it has {size} bytes, that one {file.size}; {ANY}")
 
 
 def _of_sum(path: Path, file: PublishedFile, content: bytes) -> None:

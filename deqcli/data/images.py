@@ -21,7 +21,7 @@ from deqcli.data.idx import read_idx
 from deqcli.data.image_files import Wanted, find, read
 from deqcli.data.kind import mistake
 from deqcli.data.pictures import Pictures, checked
-from deqcli.data.published import PUBLISHED, Published, data_folder
+from deqcli.data.published import PUBLISHED, Published
 from deqcli.data.svhn import read_svhn
 from deqcli.errors import Refused
 from deqcli.options import Contradiction, Count
@@ -38,8 +38,6 @@ class Images(OfClasses):
     CHANNELS: ClassVar[int] = 1
     SIDE: ClassVar[int] = 28
     PER_CLASS: ClassVar[PerClass] = EVEN
-    BELOW: ClassVar[tuple[str, ...]] = ("",)
-    """Folders in which the files may lie, below one named as the kind and below the root."""
 
     split: Annotated[Split, Field(description="which of the two published parts is drawn from")] = "train"
     size: Annotated[
@@ -66,6 +64,7 @@ class Images(OfClasses):
         """Beside the recipe, unless only the working folder has it; it need not be there yet."""
         if root is None:
             return None
+        root = os.path.expanduser(root)
         beside = os.path.join((info.context or {}).get("folder", "."), root)
         return os.path.abspath(root if not os.path.isdir(beside) and os.path.isdir(root) else beside)
 
@@ -81,7 +80,7 @@ class Images(OfClasses):
         except Refused as error:
             raise mistake(str(error)) from None
         except OSError as error:
-            raise mistake(f"the files cannot be read: {error.strerror}") from None
+            raise mistake(f"{error.filename} cannot be read: {error.strerror}") from None
         if sha256.lower() not in ("any", found):
             raise mistake(f"must be that of the images and labels, {found}")
         return found
@@ -125,9 +124,7 @@ class Images(OfClasses):
 
     @classmethod
     def _find(cls, root: str | None, split: Split) -> list[tuple[Path, ...]]:
-        folder = data_folder() if root is None else Path(root)
-        folders = [each / below for each in (folder / cls.published().name, folder) for below in cls.BELOW]
-        return find(cls.published(), cls._wanted(split), folders, root)
+        return find(cls.published(), cls._wanted(split), root)
 
     @classmethod
     def _paths(cls, root: str | None, split: Split) -> list[Path]:
@@ -222,7 +219,6 @@ class Cifar10(OfColour):
     """
 
     PER_CLASS: ClassVar[PerClass] = {"train": (5000,) * 10, "test": (1000,) * 10}
-    BELOW: ClassVar[tuple[str, ...]] = ("", cifar.FOLDER)
 
     kind: Literal["cifar-10"]
 

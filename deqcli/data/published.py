@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 
 DATA = "DEQCLI_DATA"
@@ -18,20 +19,25 @@ CACHE = "XDG_CACHE_HOME"
 class PublishedFile:
     """A file as it is published: its name, SHA-256 and size in bytes.
 
-    `contents` are the SHA-256 of the files that come out of it when it is unpacked, by name, where they are known.
+    `contents` are the SHA-256 of the files that come out of it when it is unpacked, by name; None: not published.
     """
 
     name: str
     sha256: str
     size: int
-    contents: Mapping[str, str] = field(default_factory=dict)
+    contents: Mapping[str, str | None] = field(default_factory=dict)
+
+    def sum_of(self, name: str) -> str | None:
+        """The published SHA-256 of the file itself or of one that comes out of it."""
+        return self.sha256 if name == self.name else self.contents.get(name)
 
 
 @dataclass(frozen=True)
 class Published:
     """An image set: the name of its kind of data, what it shows, its page, its files, and the mirrors that have them.
 
-    `mirrors` are the addresses of folders, in the order in which they are tried.
+    `mirrors` are the addresses of folders, in the order in which they are tried; `folders` are those in which the files
+    may lie, below one named as the set and below the root.
     """
 
     name: str
@@ -39,6 +45,16 @@ class Published:
     page: str
     files: tuple[PublishedFile, ...]
     mirrors: tuple[str, ...]
+    folders: tuple[str, ...] = ("",)
+
+    def below(self, root: Path) -> list[Path]:
+        """The folders in which the set is looked for, in this order."""
+        return [each / folder for each in (root / self.name, root) for folder in self.folders]
+
+    @property
+    def parts(self) -> list[tuple[PublishedFile, ...]]:
+        """The files that are read together, from one folder; their names begin alike, as those of train-images do."""
+        return [tuple(files) for _, files in groupby(self.files, lambda file: file.name.partition("-")[0])]
 
     @property
     def size(self) -> int:
@@ -46,15 +62,16 @@ class Published:
         return sum(each.size for each in self.files)
 
 
-def data_folder() -> Path:
-    """The folder of image sets where a recipe names none: DEQCLI_DATA, or `deqcli` in the user's cache."""
-    named, cache = os.environ.get(DATA), os.environ.get(CACHE)
-    return Path(named) if named else (Path(cache) if cache else Path.home() / ".cache") / "deqcli"
+def data_folder(root: str | os.PathLike[str] | None = None) -> Path:
+    """The folder of image sets, absolute: the one named, or else DEQCLI_DATA, or `deqcli` in the user's cache."""
+    cache = os.environ.get(CACHE) or "~/.cache"
+    default = os.environ.get(DATA) or os.path.join(cache, "deqcli")
+    return Path(os.path.abspath(os.path.expanduser(default if root is None else root)))
 
 
 def _idx(part: str, sha256: str, size: int, unpacked: str | None = None) -> PublishedFile:
     name = f"{part}-ubyte"
-    return PublishedFile(f"{name}.gz", sha256, size, {name: unpacked} if unpacked else {})
+    return PublishedFile(f"{name}.gz", sha256, size, {name: unpacked})
 
 
 TRAIN_IMAGES, TRAIN_LABELS = "train-images-idx3", "train-labels-idx1"
@@ -142,6 +159,7 @@ CIFAR_10 = Published(
         ),
     ),
     ("https://www.cs.toronto.edu/~kriz/",),
+    ("", "cifar-10-batches-bin"),
 )
 
 SVHN = Published(

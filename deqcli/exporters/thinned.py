@@ -33,6 +33,9 @@ from deqcli.sweep.gather import TABLES, Gathered
 from deqcli.sweep.stored import SWEEP, Stored
 
 OVER_STEPS = (files.LOSS, files.SPECTRAL, files.PREDICTION)
+ATTRIBUTES = ".gitattributes"
+"""Keeps git from changing the ends of lines, which would be other bytes than the manifest vouches for."""
+
 MOST_ROWS = 4000
 """Of a table with a row for each step of each run, but for the last ones."""
 
@@ -120,6 +123,7 @@ def write_thinned(gathered: Gathered, place: str, tell: Tell) -> Exported:
             files.replace_file(folder / name, partial(_write, source.folder / name, thinning))
             items.append(Item(name, sum(1 for _ in _records(folder / name)) - 1, state))
             tell(items[-1])
+        files.replace_text(folder / ATTRIBUTES, "* -text\n")
         write_manifest(folder, note.model_copy(update={"files": hashes(folder, names)}))
     return Exported("thinned", "tables", place, items, f"deqcli report {shlex.quote(place)}", [_told(note)])
 

@@ -15,6 +15,9 @@ Value = bool | int | float | str | None
 OF_THEIR_OWN = {"model.width": "sweep.widths", "train.seed": "sweep.seeds"}
 """Keys that are swept over by a list of their own."""
 
+NO_IDENTITY = ("data.root",)
+"""Keys that say where something lies, and are no part of what a run is."""
+
 UNIONS = {"data": DataOptions, "solver": SolverOptions}
 """Sections that have other keys for each `kind`."""
 
@@ -29,7 +32,7 @@ def with_values(plain: Mapping[str, Any], values: Mapping[str, Value]) -> dict[s
     """A recipe in plain data with dotted keys set; the original is left.
 
     Of a section that gets another kind, the keys that this kind does not know are left out; so is the hash of a data
-    file that gets another path.
+    file that gets another path. The hash of images is that of one kind and split; of others any will do.
     """
     result = dict(plain)
     for key in sorted(values, key=lambda key: not key.endswith(".kind")):  # a kind decides which other keys there are
@@ -45,8 +48,8 @@ def _fitting(section: str, held: dict[str, Any], name: str, value: Value) -> dic
     """What a section keeps beside a new value of one of its keys."""
     if (section, name) == ("data", "path"):
         return {key: each for key, each in held.items() if key != "sha256"}
-    if section == "data" and name in ("split", "root") and held.get("sha256"):
-        return {**held, "sha256": "any"}  # of other files, which have a digest of their own
+    if section == "data" and name in ("kind", "split") and held.get("sha256") and value != held.get(name):
+        held = {**held, "sha256": "any"}  # of other files, which have a digest of their own
     known = _keys_by_kind(section).get(value) if name == "kind" else None
     return held if known is None else {key: each for key, each in held.items() if key in known}
 

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from deqcli.options import Contradiction
-from deqcli.recipe.axes import OF_THEIR_OWN, Value, value_at, with_values
+from deqcli.recipe.axes import NO_IDENTITY, OF_THEIR_OWN, Value, value_at, with_values
 from deqcli.recipe.memory import too_large
 from deqcli.recipe.reading import Document, Path, Place, dotted
 from deqcli.recipe.schema import SECTIONS, Recipe, RunSpec, contradictions
@@ -86,12 +86,26 @@ def _combinations_fit(document: Document, recipe: Recipe) -> bool:
             for mistake in attempt.mistakes:
                 _blame(document, ("sweep", "over"), f"{mistake.message} (with {together})")
             return False
+    return _cells_differ(document, recipe)
+
+
+def _cells_differ(document: Document, recipe: Recipe) -> bool:
+    """Whether no two combinations are the same run, as those of two files of one content would be."""
+    first: dict[str, RunSpec] = {}
+    for cell in recipe.cells():
+        same = first.setdefault(cell.run_id, cell)
+        if same is not cell:
+            both = f"{recipe.title(same)} and {recipe.title(cell)}"
+            _blame(document, ("sweep", "over"), f"two of its runs are one: {both}")
+            return False
     return True
 
 
 def _no_axis(key: str) -> str | None:
     if key in OF_THEIR_OWN:
         return f"{key} is swept over by {OF_THEIR_OWN[key]}"
+    if key in NO_IDENTITY:
+        return f"{key} is no axis: a run is the same wherever its files lie"
     known = [name for name in SECTIONS if name in RunSpec.model_fields]
     if key.partition(".")[0] in known and key.count(".") == 1:
         return None

@@ -23,6 +23,7 @@ from deqcli.recipe.schema import RunSpec
 from deqcli.runs.files import LOCK, MANIFEST, OWNER, TEMPORARY, replace_text
 
 ANEW = "train --force, or removing the folder, computes it anew"
+AGAIN = "take it again from where it was kept, or export the sweep again"
 LEFT_BEHIND = (f".*{TEMPORARY}", ".tmp??????")
 """What an interrupted write leaves: files of ours, and those that safetensors writes beside its own."""
 
@@ -187,14 +188,14 @@ def hashes(folder: Path, names: Sequence[str]) -> dict[str, str]:
     return {name: file_sha256(folder / name) for name in names}
 
 
-def verify(folder: Path, digests: Mapping[str, str]) -> None:
-    """Check files by their SHA-256. Raises: CorruptArtefact, naming the first that differs."""
+def verify(folder: Path, digests: Mapping[str, str], advice: str = ANEW) -> None:
+    """Check files by their SHA-256. Raises: CorruptArtefact, naming the first that differs, with what to do."""
     for name, digest in digests.items():
         path = folder / name
         if not path.is_file():
-            raise CorruptArtefact(f"{path} is missing; {ANEW}")
+            raise CorruptArtefact(f"{path} is missing; {advice}")
         if file_sha256(path) != digest:
-            raise CorruptArtefact(f"{path} is not what was written (its SHA-256 differs); {ANEW}")
+            raise CorruptArtefact(f"{path} is not what was written (its SHA-256 differs); {advice}")
 
 
 @contextmanager

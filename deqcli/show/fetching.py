@@ -58,14 +58,14 @@ class Flow:
         return (self.now.done - marks[0][1]) / (seconds - marks[0][0])
 
     def line(self, seconds: float) -> str:
-        """`mnist/train-images-idx3-ubyte.gz: 4.5 MB of 9.9 MB, 45%, 4 s left, 1.2 MB/s`."""
+        """`45% mnist/train-images-idx3-ubyte.gz: 4.5 MB of 9.9 MB, 4 s left, 1.2 MB/s`: what counts is not cut off."""
         now, pace = self.now, self.pace(seconds)
         if now is None:
             return ""
-        told = [f"{in_words(now.done)} of {in_words(now.size)}", f"{now.done / max(1, now.size):.0%}"]
+        told = [f"{in_words(now.done)} of {in_words(now.size)}"]
         if pace is not None and pace > 0:  # it may have gone on to another file while it is drawn
             told += [f"{duration((now.size - now.done) / pace)} left", f"{in_words(pace)}/s"]
-        return f"{now.file}: {', '.join(told)}"
+        return f"{now.done / max(1, now.size):.0%} {now.file}: {', '.join(told)}"
 
 
 class FetchWatch:

@@ -11,7 +11,7 @@ from deqcli.errors import Refused
 from deqcli.recipe.loading import load_recipe
 from deqcli.recipe.schema import Recipe, RunSpec
 from deqcli.runs import files
-from deqcli.runs.records import read_rows
+from deqcli.sweep.stored import open_stored
 from deqcli.theory.ensemble import Ensemble
 from deqcli.theory.prediction import KernelPrediction
 
@@ -40,15 +40,17 @@ class Comparison:
 def read_measured(path: Path, recipe: Recipe) -> dict[str, Measurement]:
     """The runs of a run's or a sweep's folder by run_id, in the order of their rows.
 
-    Raises: Refused where the folder is no such one, or its data and model are not the recipe's.
+    Raises: Refused where the folder is no such one, or its data and model are not the recipe's; CorruptArtefact where
+    its tables are not what was written.
     """
-    for name in (files.RECIPE, files.LOSS, files.PREDICTION):
+    for name in (files.RECIPE, files.MANIFEST, files.LOSS, files.PREDICTION):
         if not (path / name).is_file():
             raise Refused(f"--against {path}: it has no {name}; name the folder of a finished run or sweep")
+    stored = open_stored(path)
     trained = load_recipe(str(path / files.RECIPE))
     _refuse_other(path, recipe, trained)
-    rates = {row["run_id"]: float(row["learning_rate"]) for row in read_rows(path / files.PREDICTION)}
-    rows = [row for row in read_rows(path / files.LOSS) if row["status"] == CONVERGED and float(row["loss"]) > 0]
+    rates = {row["run_id"]: float(row["learning_rate"]) for row in stored.rows(files.PREDICTION)}
+    rows = [row for row in stored.rows(files.LOSS) if row["status"] == CONVERGED and float(row["loss"]) > 0]
     losses: dict[str, list[tuple[int, float]]] = {}
     for row in rows:
         losses.setdefault(row["run_id"], []).append((int(row["step"]), float(row["loss"])))

@@ -14,7 +14,18 @@ from typing import TYPE_CHECKING, Any
 from deqcli.errors import CorruptArtefact, Refused
 from deqcli.recipe.reading import read_text
 from deqcli.runs import files
-from deqcli.runs.folder import COMPLETE, FAILED, INTERRUPTED, RUNNING, Manifest, any_manifest, owner, verify
+from deqcli.runs.folder import (
+    AGAIN,
+    ANEW,
+    COMPLETE,
+    FAILED,
+    INTERRUPTED,
+    RUNNING,
+    Manifest,
+    any_manifest,
+    owner,
+    verify,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,7 +85,7 @@ class Stored:
 
     def _text(self, name: str) -> bytes:
         digests = self.manifest.files if self.manifest.status in (COMPLETE, FAILED) else {}
-        verify(self.folder, {name: digests[name]} if name in digests else {})
+        verify(self.folder, {name: digests[name]} if name in digests else {}, AGAIN if self.manifest.is_small else ANEW)
         try:
             return (self.folder / name).read_bytes()
         except FileNotFoundError:

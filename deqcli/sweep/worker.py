@@ -100,7 +100,9 @@ def _valid(cell: dict[str, Any], send: Send) -> RunSpec | None:
     try:
         return RunSpec.model_validate(cell["spec"])
     except ValidationError as error:  # its file has gone or changed since
-        why = f"the recipe is refused by now: {error.errors()[0]['msg']}"
+        first = error.errors()[0]
+        key = f"{first['loc'][0]}.{first['loc'][-1]}"
+        why = f"the recipe was right when the sweep began, and is refused by now: {key} {first['msg']}"
         send({"run_id": cell["run_id"], "event": FAILED, "error": why, "exit_code": Refused.exit_code})
         return None
 
