@@ -173,6 +173,10 @@ def test_the_verdicts_of_a_run_are_the_lines_that_train_prints() -> None:
         "(iii) loss <= loss_bound: held at every logged step (largest loss/loss_bound 1, at step 1)",
         "linear rate: log(loss) falls by 0.002 a step; by Theorem 1 at least 1e-05, by the kernel 0.0021",
     ]
+    bounded = {**RESULTS, "max_spectral_norm_upper": 1.2, "max_spectral_norm": 0.8}
+    assert run_verdicts(bounded)[0].text == (
+        "not shown at every logged step (largest upper bound 1.2, at step 60; largest estimate 0.8)"
+    )
     nothing = {**RESULTS, "lambda_0": 0, "min_lambda_ratio": None, "rate_measured": None}
     assert [str(verdict) for verdict in run_verdicts(nothing)[1::2]] == [
         "(ii)  lambda_tau > lambda_0/2: nothing to show (lambda_0 is 0)",
@@ -185,7 +189,7 @@ def test_the_verdict_of_many_names_the_worst_run_and_those_that_show_nothing() -
     third = CONCLUSIONS[1]
     runs = {"a": RESULTS, "b": {**RESULTS, "min_lambda_ratio": 0.9}}
     assert str(third.verdict_of_many(runs)) == (
-        "(ii)  lambda_tau > lambda_0/2: held at every logged step of 1 of 2 runs "
+        "(ii)  lambda_tau > lambda_0/2: shown at every logged step of 1 of 2 runs "
         "(least lambda_tau/lambda_0 0.4, a at step 20)"
     )
     empty = {**RESULTS, "min_lambda_ratio": None, "lambda_0": 0.0}

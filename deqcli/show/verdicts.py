@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -31,7 +31,8 @@ class Conclusion:
     """A conclusion of Theorem 1: the result that is its worst value, in words, and what that value must be.
 
     `worst` chooses the worst of several: the largest, or the least. `by_lipschitz`: the value counts times L of the
-    activation, which results name where it is not 1.
+    activation, which results name where it is not 1. `estimate` is the result that `name` bounds, told where the bound
+    shows nothing.
     """
 
     claim: str
@@ -40,6 +41,7 @@ class Conclusion:
     worst: Callable[..., str]
     holds: Callable[[float], bool]
     by_lipschitz: bool = False
+    estimate: str | None = None
 
     def _of(self, results: Results) -> tuple[str, float]:
         """The claim as it reads for the activation, and L as far as it counts."""
@@ -65,9 +67,8 @@ class Conclusion:
         if state == "unknown":
             return Verdict(self.claim, state, f"nothing to show ({self.unknown(results)})")
         held, (claim, _) = "held" if state == "yes" else "not shown", self._of(results)
-        return Verdict(
-            claim, state, f"{held} at every logged step ({self.what} {number(value)}, at step {number(step)})"
-        )
+        where = f"{self.what} {number(value)}, at step {number(step)}{self._estimated([results])}"
+        return Verdict(claim, state, f"{held} at every logged step ({where})")
 
     def verdict_of_many(self, runs: Mapping[str, Results]) -> Verdict:
         """Of several runs: how many held it, and the worst of them."""
@@ -80,14 +81,27 @@ class Conclusion:
         whom = out_of(held, len(known)) + (f" that show{'s' * (len(known) == 1)} it" if missing else "")
         worst = self.worst(known, key=lambda run: known[run][self.name])
         value, step = runs[worst][self.name], runs[worst][f"{self.name}_step"]
-        where = f"{self.what} {number(value)}, {worst} at step {number(step)}"
-        text = f"held at every logged step of {whom} ({where})" + (f"; {silent}" if silent else "")
+        where = f"{self.what} {number(value)}, {worst} at step {number(step)}{self._estimated(known.values())}"
+        verb = "held" if held == len(known) else "shown"
+        text = f"{verb} at every logged step of {whom} ({where})" + (f"; {silent}" if silent else "")
         return Verdict(self.claim, share(held, len(known)), text)
+
+    def _estimated(self, runs: Collection[Results]) -> str:
+        """The largest estimate of runs of which the bound does not show all."""
+        if self.estimate is None or all(self.state(each) == "yes" for each in runs):
+            return ""
+        return f"; largest estimate {number(max(each.get(self.estimate) or 0.0 for each in runs))}"
 
 
 CONCLUSIONS = (
     Conclusion(
-        "(i)   ||W||_2 < 1", "largest upper bound", "max_spectral_norm_upper", max, lambda value: value < 1, True
+        "(i)   ||W||_2 < 1",
+        "largest upper bound",
+        "max_spectral_norm_upper",
+        max,
+        lambda value: value < 1,
+        True,
+        "max_spectral_norm",
     ),
     Conclusion(
         "(ii)  lambda_tau > lambda_0/2", "least lambda_tau/lambda_0", "min_lambda_ratio", min, lambda value: value > 0.5
