@@ -72,7 +72,7 @@ def _show_plan(screen: Screen, spec: RunSpec, out: Path) -> None:
     status = manifest.status if manifest else "not started"
     spec.data.load()
     screen.say(recipe_text(spec).rstrip())
-    screen.say(f"{folder}: {status}; {size} bytes ({size / 1e9:.3g} GB) at its peak")
+    screen.say(f"{folder}: {status}; at least {size} bytes ({size / 1e9:.3g} GB) at its peak")
     screen.document(
         {
             "run_id": spec.run_id,

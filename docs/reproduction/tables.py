@@ -134,10 +134,16 @@ def rates() -> str:
     return markdown(["log(loss) after 2000 steps", *map(str, PAPER), "from 3000 to 5000"], table)
 
 
+def trained_kernels() -> pd.DataFrame:
+    """Eigenvalues of H(0) and of H(T), that of the last step, by width and place in ascending order; every tenth."""
+    table = pd.read_csv(HERE / "figure-1a-kernels.csv")
+    return table.pivot(index=["width", "index"], columns="curve", values="value")
+
+
 def kernels() -> str:
-    """Eigenvalues of H at the last step over those at the start, each by its place in ascending order."""
-    table = pd.read_csv(HERE / "figure-1a-kernels.csv").pivot(index=["width", "index"], columns="curve", values="value")
-    growth, rows = table["H(T)"] / table["H(0)"], []
+    """Eigenvalues of H(T) over those of H(0)."""
+    table, rows = trained_kernels(), []
+    growth = table["H(T)"] / table["H(0)"]
     for width in PAPER:
         least = f"{table['H(0)'][width, 0]:.0f}"
         rows.append([width, least, *(f"{growth[width, place]:.3f}" for place in (0, 500, 998, 999))])
@@ -146,9 +152,11 @@ def kernels() -> str:
 
 
 def stable() -> str:
-    """The largest stable learning rate of each draw."""
-    given = predicted("figure-1a-draw").set_index("width")["learning_rate_largest_stable"]
-    return markdown(["m", *map(str, PAPER)], [["2/lambda_max(H(0))", *(f"{given[width]:.3g}" for width in PAPER)]])
+    """The largest stable learning rate of each kernel, at the start and at the end."""
+    rows = []
+    for kernel, greatest in trained_kernels().groupby("width").last().items():
+        rows.append([f"2/lambda_max of {kernel}", *(f"{2 / greatest[width]:.3g}" for width in PAPER)])
+    return markdown(["m", *map(str, PAPER)], rows)
 
 
 def start(n: int = 1000) -> float:
