@@ -21,8 +21,9 @@ $(STAMP): setup.cfg constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
+# a file of tests to each core: their networks are so small that a second core would only wait
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 # every command of README.md and docs/, and what it prints
 test-docs: setup

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 import deqcli
+from deqcli.errors import CorruptArtefact
 from deqcli.recipe.loading import load_recipe
 from deqcli.runs.folder import any_manifest
 from deqcli.show.figures import write_figures
@@ -96,6 +97,21 @@ def test_the_figure_of_a_prediction_is_drawn_again_from_its_tables(name: str, tm
     assert same_picture(kept / "figures" / "prediction.png", tmp_path / name / "figures" / "prediction.png")
 
 
+@pytest.mark.parametrize(
+    ("name", "table", "advice"),
+    [
+        ("predicted/figure-1a-draw", "directions", "the same command computes it anew once the folder is removed"),
+        ("figure-1a", "loss", "take it again from where it was kept"),
+    ],
+)
+def test_a_digit_that_was_altered_is_noticed(name: str, table: str, advice: str, tmp_path: Path) -> None:
+    folder = shutil.copytree(HERE / name, tmp_path / "copy")
+    text = (folder / f"{table}.csv").read_text(encoding="utf-8")
+    (folder / f"{table}.csv").write_text(text.replace("7", "8", 1), encoding="utf-8")
+    with pytest.raises(CorruptArtefact, match=rf"{table}\.csv is not what was written .*; {advice}"):
+        deqcli.load(folder).table(table)
+
+
 def test_a_prediction_comes_out_again(tmp_path: Path) -> None:
     again = deqcli.load(deqcli.predict("figure-1b", *DIGITS, widths=[21000], out=tmp_path).folder).table("summary")
     kept = deqcli.load(HERE / "predicted" / "figure-1b-digits").table("summary")
@@ -103,13 +119,13 @@ def test_a_prediction_comes_out_again(tmp_path: Path) -> None:
 
 
 def test_the_first_steps_of_a_committed_run_come_out_again(tmp_path: Path) -> None:
-    run = deqcli.train("figure-1a-small", "train.steps=200", width=600, seed=3, out=tmp_path)
+    run = deqcli.train("figure-1a-small", "train.steps=200", width=600, seed=3, threads=1, out=tmp_path)
     compare(run, steps=5, tolerance=1e-4)
 
 
 @pytest.mark.slow
 def test_a_whole_committed_run_comes_out_again(tmp_path: Path) -> None:
-    run = deqcli.train("figure-1a-small", width=600, seed=3, out=tmp_path)
+    run = deqcli.train("figure-1a-small", width=600, seed=3, threads=1, out=tmp_path)
     compare(run, steps=41, tolerance=1e-2)
     results = any_manifest(HERE / "figure-1a-small").results
     for name in ("lambda_0", "max_spectral_norm", "min_lambda_ratio", "rate_measured"):

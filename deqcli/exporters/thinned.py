@@ -112,7 +112,7 @@ def write_thinned(gathered: Gathered, place: str, tell: Tell) -> Exported:
     """
     source, folder, thinning = _whole_sweep(gathered), Path(place), Thinning.of(gathered)
     names = (files.RECIPE, *TABLES)
-    verify(source.folder, {name: source.manifest.files[name] for name in names})
+    verify(source.folder, {name: source.manifest.files[name] for name in names}, source.manifest.advice)
     state: State = "replaced" if _is_former(folder) else "written"
     note, items = _note(source, gathered, thinning.every), []
     with locked(folder):

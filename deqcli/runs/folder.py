@@ -23,6 +23,7 @@ from deqcli.recipe.schema import RunSpec
 from deqcli.runs.files import LOCK, MANIFEST, OWNER, TEMPORARY, replace_text
 
 ANEW = "train --force, or removing the folder, computes it anew"
+REMADE = "the same command computes it anew once the folder is removed"
 AGAIN = "take it again from where it was kept, or export the sweep again"
 LEFT_BEHIND = (f".*{TEMPORARY}", ".tmp??????")
 """What an interrupted write leaves: files of ours, and those that safetensors writes beside its own."""
@@ -72,6 +73,11 @@ class Manifest(BaseModel):
     def is_small(self) -> bool:
         """Whether this is of a sweep's folder in small, which stands for itself, without the folders of runs."""
         return THINNED in self.results
+
+    @property
+    def advice(self) -> str:
+        """What to do where a file of the folder is not what was written."""
+        return AGAIN if self.is_small else ANEW if self.kind == "run" else REMADE
 
     @property
     def of_runs(self) -> dict[str, dict[str, float | int | None]]:

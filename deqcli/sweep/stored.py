@@ -15,8 +15,6 @@ from deqcli.errors import CorruptArtefact, Refused
 from deqcli.recipe.reading import read_text
 from deqcli.runs import files
 from deqcli.runs.folder import (
-    AGAIN,
-    ANEW,
     COMPLETE,
     FAILED,
     INTERRUPTED,
@@ -85,7 +83,7 @@ class Stored:
 
     def _text(self, name: str) -> bytes:
         digests = self.manifest.files if self.manifest.status in (COMPLETE, FAILED) else {}
-        verify(self.folder, {name: digests[name]} if name in digests else {}, AGAIN if self.manifest.is_small else ANEW)
+        verify(self.folder, {name: digests[name]} if name in digests else {}, self.manifest.advice)
         try:
             return (self.folder / name).read_bytes()
         except FileNotFoundError:
