@@ -99,16 +99,27 @@ def directions(name: str, width: int) -> tuple[np.ndarray, np.ndarray]:
     return own["eigenvalue"].to_numpy(), own["initial_loss"].to_numpy()
 
 
-def end_of_kernel(width: int, rate: float, name: str = "figure-1a-draw") -> float:
-    """Phi(2000) = sum_k (1 - eta h_k)^4000 Phi_k(0), of H(0) if not said otherwise."""
+def ends_of_kernel(width: int, rates: np.ndarray, name: str = "figure-1a-draw") -> np.ndarray:
+    """log Phi(2000) = log sum_k (1 - eta h_k)^4000 Phi_k(0) at each rate, of H(0) if not said otherwise."""
     eigenvalues, parts = directions(name, width)
-    return float(np.sum((1 - rate * eigenvalues) ** (2 * STEPS) * parts))
+    return np.log((1 - rates[:, None] * eigenvalues) ** (2 * STEPS) @ parts)
+
+
+def stable_rates(width: int) -> np.ndarray:
+    """Rates at which H(0) is stable."""
+    return np.linspace(0.2, 1, 3201) * 2 / directions("figure-1a-draw", width)[0].max()
 
 
 def lowest(width: int) -> float:
-    """The least Phi(2000) at any rate up to 2/lambda_max(H(0))."""
-    stable = 2 / directions("figure-1a-draw", width)[0].max()
-    return min(end_of_kernel(width, rate) for rate in np.linspace(0.5, 1, 2001) * stable)
+    """The least log Phi(2000) at any rate at which H(0) is stable."""
+    return float(ends_of_kernel(width, stable_rates(width)).min())
+
+
+def implied(width: int) -> str:
+    """The least rate at which H(0) ends where the paper's curve does, where there is one."""
+    rates = stable_rates(width)
+    below = rates[ends_of_kernel(width, rates) <= PAPER[width]]
+    return f"{below[0]:.2e}" if len(below) else "none"
 
 
 def curves() -> dict[int, pd.Series]:
@@ -125,8 +136,9 @@ def level_with_the_paper() -> int:
 
 def rates() -> str:
     """log Phi(2000) by the kernel of each draw at several rates, and as trained."""
-    rows = {f"H(0) at {rate:g}": [np.log(end_of_kernel(width, rate)) for width in PAPER] for rate in RATES}
-    rows["H(0), each width at its best rate"] = [np.log(lowest(width)) for width in PAPER]
+    ends = {width: ends_of_kernel(width, np.array(RATES)) for width in PAPER}
+    rows = {f"H(0) at {rate:g}": [each[place] for each in ends.values()] for place, rate in enumerate(RATES)}
+    rows["H(0), each width at its best rate"] = [lowest(width) for width in PAPER]
     for step in (STEPS, level_with_the_paper()):
         rows[f"trained at 8e-07, step {step}"] = [curves()[width][step] for width in PAPER]
     rows["read off the paper"] = list(PAPER.values())
@@ -155,8 +167,9 @@ def stable() -> str:
     """The largest stable learning rate of each kernel, at the start and at the end."""
     rows = []
     for kernel, greatest in trained_kernels().groupby("width").last().items():
-        rows.append([f"2/lambda_max of {kernel}", *(f"{2 / greatest[width]:.3g}" for width in PAPER)])
-    return markdown(["m", *map(str, PAPER)], rows)
+        rows.append([f"2/lambda_max of {kernel}", *(f"{2 / greatest[width]:.2e}" for width in PAPER)])
+    rows.append(["at which H(0) ends where the paper's curve does", *map(implied, PAPER)])
+    return markdown(["learning rate", *map(str, PAPER)], rows)
 
 
 def start(n: int = 1000) -> float:
@@ -271,7 +284,8 @@ def others() -> str:
         n = len(directions(name, predicted(name)["width"].max())[0])
         greatest = 0.99 * predicted(name)["learning_rate_largest_stable"].min()
         for _, row in predicted(name).iloc[[0, -1]].iterrows():
-            ends = [row["initial_loss"], row["final_loss"], end_of_kernel(row["width"], greatest, name)]
+            best = np.exp(ends_of_kernel(row["width"], np.array([greatest]), name)[0])
+            ends = [row["initial_loss"], row["final_loss"], best]
             rates = (f"{row[each]:.3g}" for each in ("learning_rate", "learning_rate_largest_stable"))
             scaled = (log(end * 1000 / n) for end in ends)
             rows.append([panel, f"{row['dataset']}, n = {n}", row["width"], *rates, *scaled])
