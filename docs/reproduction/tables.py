@@ -143,7 +143,7 @@ def rates() -> str:
         rows[f"trained at 8e-07, step {step}"] = [curves()[width][step] for width in PAPER]
     rows["read off the paper"] = list(PAPER.values())
     table = [[name, *(f"{end:.2f}" for end in ends), f"{ends[0] - ends[-1]:.2f}"] for name, ends in rows.items()]
-    return markdown(["log(loss) after 2000 steps", *map(str, PAPER), "from 3000 to 5000"], table)
+    return markdown(["log(loss) after 2000 steps, if not said otherwise", *map(str, PAPER), "from 3000 to 5000"], table)
 
 
 def trained_kernels() -> pd.DataFrame:
