@@ -41,9 +41,9 @@ def tables() -> ModuleType:
 
 
 def same_picture(one: Path, other: Path) -> bool:
-    """Whether two pictures have the same size and, to a mean of one level in 255, the same colours."""
+    """Whether two pictures have the same size and, to a mean of a twentieth of a level in 255, the same colours."""
     a, b = (np.asarray(Image.open(path).convert("RGB"), dtype=float) for path in (one, other))
-    return a.shape == b.shape and float(np.abs(a - b).mean()) < 1
+    return a.shape == b.shape and float(np.abs(a - b).mean()) < 0.05
 
 
 def test_the_tables_of_the_page_are_those_of_the_files() -> None:
@@ -95,6 +95,16 @@ def test_the_figure_of_a_prediction_is_drawn_again_from_its_tables(name: str, tm
     shutil.copytree(kept, tmp_path / name, ignore=shutil.ignore_patterns("figures"))
     draw_prediction(tmp_path / name, None)
     assert same_picture(kept / "figures" / "prediction.png", tmp_path / name / "figures" / "prediction.png")
+
+
+def test_a_curve_that_is_off_by_2_percent_is_another_picture(tmp_path: Path) -> None:
+    kept = HERE / "predicted" / "figure-1b-digits"
+    shutil.copytree(kept, tmp_path / "off")
+    table = pd.read_csv(tmp_path / "off" / "prediction.csv")
+    table["loss"] *= np.where(table["step"] > 500, 1.02, 1)
+    table.to_csv(tmp_path / "off" / "prediction.csv", index=False)
+    draw_prediction(tmp_path / "off", None)
+    assert not same_picture(kept / "figures" / "prediction.png", tmp_path / "off" / "figures" / "prediction.png")
 
 
 @pytest.mark.parametrize(

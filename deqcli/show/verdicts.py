@@ -100,8 +100,8 @@ CONCLUSIONS = (
         "max_spectral_norm_upper",
         max,
         lambda value: value < 1,
-        True,
-        "max_spectral_norm",
+        by_lipschitz=True,
+        estimate="max_spectral_norm",
     ),
     Conclusion(
         "(ii)  lambda_tau > lambda_0/2", "least lambda_tau/lambda_0", "min_lambda_ratio", min, lambda value: value > 0.5

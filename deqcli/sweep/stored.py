@@ -14,16 +14,7 @@ from typing import TYPE_CHECKING, Any
 from deqcli.errors import CorruptArtefact, Refused
 from deqcli.recipe.reading import read_text
 from deqcli.runs import files
-from deqcli.runs.folder import (
-    COMPLETE,
-    FAILED,
-    INTERRUPTED,
-    RUNNING,
-    Manifest,
-    any_manifest,
-    owner,
-    verify,
-)
+from deqcli.runs.folder import COMPLETE, FAILED, INTERRUPTED, RUNNING, Manifest, any_manifest, owner, verify
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -6,7 +6,7 @@ python docs/reproduction/tables.py
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -63,24 +63,29 @@ def markdown(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
 
 
-def log(values: pd.Series | float, digits: int = 2) -> Sequence[str] | str:
-    """Natural logarithms in few digits."""
-    logs = np.log(values)
-    return f"{logs:.{digits}f}" if np.isscalar(logs) else [f"{each:.{digits}f}" for each in logs]
+def log(value: float) -> str:
+    """A natural logarithm in two decimals."""
+    return f"{np.log(value):.2f}"
+
+
+ENDS = ("measured", "from H(0)", "from H_inf", "band of H_inf, 5 to 95 %")
+
+
+def ends(name: str) -> dict[int, list[str]]:
+    """log(loss) at the end of each width of a sweep of one seed: what `ENDS` says."""
+    found, limits = sweep(name), predicted(name).set_index("width")
+    measured, draws = (last(table)["loss"] for table in (found.loss, found.prediction))
+    rows = {}
+    for width, limit in limits.iterrows():
+        band = f"{log(limit['final_loss_low'])} to {log(limit['final_loss_high'])}"
+        rows[width] = [log(measured[width, 0]), log(draws[width, 0]), log(limit["final_loss"]), band]
+    return rows
 
 
 def final() -> str:
     """log(loss) after 2000 steps, and what was read off and predicted."""
-    rows = []
-    trained, from_data = sweep("figure-1a"), predicted("figure-1a").set_index("width")
-    measured, from_draw = last(trained.loss)["loss"], last(trained.prediction)["loss"]
-    for width, read in PAPER.items():
-        limit = from_data.loc[width]
-        band = f"{log(limit['final_loss_low'])} to {log(limit['final_loss_high'])}"
-        rows.append([width, read, log(measured[width, 0]), log(from_draw[width, 0]), log(limit["final_loss"]), band])
-    return markdown(
-        ["m", "read off the paper", "measured", "from H(0)", "from H_inf", "band of H_inf, 5 to 95 %"], rows
-    )
+    rows = [[width, PAPER[width], *cells] for width, cells in ends("figure-1a").items()]
+    return markdown(["m", "read off the paper", *ENDS], rows)
 
 
 def norms() -> str:
@@ -122,6 +127,11 @@ def implied(width: int) -> str:
     return f"{below[0]:.2e}" if len(below) else "none"
 
 
+def trained_rate() -> float:
+    """The learning rate of the runs at full size."""
+    return float(predicted("figure-1a")["learning_rate"].iloc[0])
+
+
 def curves() -> dict[int, pd.Series]:
     """log(loss) against the step of each trained width."""
     table = sweep("figure-1a").loss
@@ -140,7 +150,7 @@ def rates() -> str:
     rows = {f"H(0) at {rate:g}": [each[place] for each in ends.values()] for place, rate in enumerate(RATES)}
     rows["H(0), each width at its best rate"] = [lowest(width) for width in PAPER]
     for step in (STEPS, level_with_the_paper()):
-        rows[f"trained at 8e-07, step {step}"] = [curves()[width][step] for width in PAPER]
+        rows[f"trained at {trained_rate():g}, step {step}"] = [curves()[width][step] for width in PAPER]
     rows["read off the paper"] = list(PAPER.values())
     table = [[name, *(f"{end:.2f}" for end in ends), f"{ends[0] - ends[-1]:.2f}"] for name, ends in rows.items()]
     return markdown(["log(loss) after 2000 steps, if not said otherwise", *map(str, PAPER), "from 3000 to 5000"], table)
@@ -198,9 +208,9 @@ def rescaled() -> str:
     """log(loss) at equal eta m step."""
     rows: list[list[object]] = []
     runs = dict(iter(sweep("figure-1a").loss.groupby("width")))
-    rate = float(predicted("figure-1a")["learning_rate"].iloc[0])
     for time in TIMES:
-        logs = [np.interp(time, rate * width * run["step"], np.log(run["loss"])) for width, run in runs.items()]
+        times = {width: trained_rate() * width * run["step"] for width, run in runs.items()}
+        logs = [np.interp(time, times[width], np.log(run["loss"])) for width, run in runs.items()]
         rows.append([time, *(f"{each:.2f}" for each in logs), f"{max(logs) - min(logs):.2f}"])
     return markdown(["eta m step", *map(str, runs), "largest - least"], rows)
 
@@ -251,27 +261,15 @@ def seeds() -> str:
     table, rows = spread("figure-1a-small").set_index(["number", "width"]), []
     widths = sorted({width for _, width in table.index})
     for number, digits in RESULTS.items():
-        cells = [f"{row['mean']:.{digits}f} ± {row['std']:.{digits}f}" for row in by_width(table, number, widths)]
+        own = [table.loc[(number, width)] for width in widths]
+        cells = [f"{row['mean']:.{digits}f} ± {row['std']:.{digits}f}" for row in own]
         rows.append([number, *cells])
     return markdown(["mean ± standard deviation", *(f"m = {width}" for width in widths)], rows)
 
 
-def by_width(table: pd.DataFrame, number: str, widths: Sequence[int]) -> Iterator[pd.Series]:
-    """The rows of a number in the order of the widths."""
-    return (table.loc[(number, width)] for width in widths)
-
-
 def digits() -> str:
     """The digits: log(loss) at the end, and what was predicted."""
-    found, rows = sweep("figure-1-digits"), []
-    from_data = predicted("figure-1-digits").set_index("width")
-    measured, from_draw = last(found.loss)["loss"], last(found.prediction)["loss"]
-    for width, seed in measured.index:
-        limit = from_data.loc[width]
-        band = f"{log(limit['final_loss_low'])} to {log(limit['final_loss_high'])}"
-        ends = log(measured[width, seed]), log(from_draw[width, seed]), log(limit["final_loss"])
-        rows.append([width, *ends, band])
-    return markdown(["m", "measured", "from H(0)", "from H_inf", "band of H_inf, 5 to 95 %"], rows)
+    return markdown(["m", *ENDS], [[width, *cells] for width, cells in ends("figure-1-digits").items()])
 
 
 PREDICTED = {"figure-1b-digits": "(b)", "figure-1b-sphere": "(b)", "figure-1c-sphere": "(c)"}
